@@ -1,0 +1,1 @@
+//! Metrics, scaling policy (pure), reconcile.

@@ -1,0 +1,1 @@
+//! The declared file: parse, interpolate, merge, normalise. Pure.

@@ -1,0 +1,1 @@
+//! Route table, admin protocol and proxy.

@@ -1,0 +1,1 @@
+//! Puts the engine binary and its service onto a host.

@@ -1,0 +1,1 @@
+//! Machines: name, spec, lifecycle, store and intents.

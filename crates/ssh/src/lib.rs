@@ -1,0 +1,1 @@
+//! SSH sessions: exec, upload, tunnel, host keys, client configuration.

@@ -1,0 +1,3 @@
+//! The bundled container engine.
+
+fn main() {}

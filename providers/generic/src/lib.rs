@@ -1,0 +1,1 @@
+//! Hosts that already exist, reached by SSH.

@@ -1,0 +1,3 @@
+//! PID 1 of a local machine: reaps, and serves SSH.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Machines on this computer, as privileged containers of a private engine.
