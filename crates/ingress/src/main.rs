@@ -1,0 +1,2 @@
+//! The proxy process.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The real proxy process before real upstreams.
+fn main(){}
