@@ -1,17 +1,24 @@
 //! Docker Engine API: wire types and a client that runs over any byte stream.
 //!
-//! Deliberately absent: how the stream is made (a unix socket, an SSH channel); see [`Dial`].
+//! The types cover what windlass and the usual clients use; unknown fields are ignored and `null` is the same as absent.
+//! Deliberately absent: how the stream is made (a unix socket, an SSH channel); see [`Dial`] and [`UnixDial`].
 
-use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncWrite};
+mod auth;
+mod client;
+mod dial;
+mod error;
+mod filters;
+mod frame;
+mod json;
+pub mod types;
 
-/// A byte stream in both directions.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-/// Opens a new stream to one fixed peer: an engine's socket, an ingress' admin socket.
-#[async_trait]
-pub trait Dial: Send + Sync {
-    /// A fresh connection.
-    async fn dial(&self) -> std::io::Result<Box<dyn Stream>>;
-}
+pub use auth::RegistryAuth;
+pub use client::{
+    AttachedStream, BuildOptions, Client, EventStream, ExecOptions, ListContainers, LogOptions,
+    LogStream, ProgressStream, RemoveContainer, RequestBody, WaitCondition,
+};
+pub use dial::{Dial, Stream, UnixDial};
+pub use error::{ApiError, Error, Result};
+pub use filters::Filters;
+pub use frame::{Frame, FrameDecoder, Source, frame_header};
+pub use json::from_slice;
