@@ -95,7 +95,10 @@ pub(crate) struct Refusal {
 impl AdminClient {
     /// A client whose calls take at most 30 seconds each.
     pub fn new(dial: Arc<dyn Dial>) -> Self {
-        Self { dial, timeout: Duration::from_secs(30) }
+        Self {
+            dial,
+            timeout: Duration::from_secs(30),
+        }
     }
 
     /// With another bound for each call.
@@ -107,12 +110,15 @@ impl AdminClient {
     /// Putting the table that is already in force again is success.
     pub async fn put_routes(&self, table: &RouteTable) -> Result<u64, AdminError> {
         table.validate().map_err(AdminError::Table)?;
-        let body = serde_json::to_vec(table)
-            .map_err(|source| AdminError::Answer { request: "PUT /routes".to_owned(), source })?;
+        let body = serde_json::to_vec(table).map_err(|source| AdminError::Answer {
+            request: "PUT /routes".to_owned(),
+            source,
+        })?;
         match self.call::<InForce>(Method::PUT, "/routes", body).await {
-            Err(AdminError::Stale { in_force, .. }) => {
-                Err(AdminError::Stale { offered: table.generation, in_force })
-            }
+            Err(AdminError::Stale { in_force, .. }) => Err(AdminError::Stale {
+                offered: table.generation,
+                in_force,
+            }),
             answer => answer.map(|a| a.generation),
         }
     }
@@ -127,21 +133,39 @@ impl AdminClient {
         self.call(Method::GET, "/status", Vec::new()).await
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, AdminError> {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, AdminError> {
         let request = format!("{method} {path}");
         let exchange = self.exchange(&request, method, path, body);
         let Ok(answer) = tokio::time::timeout(self.timeout, exchange).await else {
-            return Err(AdminError::Timeout { request, timeout: self.timeout });
+            return Err(AdminError::Timeout {
+                request,
+                timeout: self.timeout,
+            });
         };
         let (status, body) = answer?;
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|source| AdminError::Answer { request, source });
+            return serde_json::from_slice(&body)
+                .map_err(|source| AdminError::Answer { request, source });
         }
-        let refusal = serde_json::from_slice::<Refusal>(&body)
-            .unwrap_or_else(|_| Refusal { message: String::from_utf8_lossy(&body).into_owned(), generation: None });
+        let refusal = serde_json::from_slice::<Refusal>(&body).unwrap_or_else(|_| Refusal {
+            message: String::from_utf8_lossy(&body).into_owned(),
+            generation: None,
+        });
         Err(match (status, refusal.generation) {
-            (StatusCode::CONFLICT, Some(in_force)) => AdminError::Stale { offered: 0, in_force },
-            _ => AdminError::Refused { request, status: status.as_u16(), message: refusal.message },
+            (StatusCode::CONFLICT, Some(in_force)) => AdminError::Stale {
+                offered: 0,
+                in_force,
+            },
+            _ => AdminError::Refused {
+                request,
+                status: status.as_u16(),
+                message: refusal.message,
+            },
         })
     }
 
@@ -157,8 +181,9 @@ impl AdminClient {
             source,
         };
         let stream = self.dial.dial().await.map_err(AdminError::Dial)?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.into()))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| broken(e.into()))?;
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -167,9 +192,15 @@ impl AdminClient {
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| broken(e.into()))?;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|e| broken(e.into()))?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|e| broken(e.into()))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES).collect().await.map_err(broken)?;
+            let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES)
+                .collect()
+                .await
+                .map_err(broken)?;
             Ok((status, body.to_bytes()))
         };
         // The connection is driven here and dropped with the call: nothing outlives it.

@@ -12,4 +12,6 @@ mod table;
 pub mod proxy;
 
 pub use admin::{AdminClient, AdminError};
-pub use table::{Balance, HealthCheck, Route, RouteTable, Status, TableError, Upstream, UpstreamStatus};
+pub use table::{
+    Balance, HealthCheck, Route, RouteTable, Status, TableError, Upstream, UpstreamStatus,
+};

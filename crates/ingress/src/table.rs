@@ -115,7 +115,9 @@ pub enum TableError {
     #[error("generation 0 stands for \"no table yet\", begin with 1")]
     Generation,
     /// Not a host name.
-    #[error("route {route}: `{host}` is not a host name (no scheme, port or path; `*.` only at its beginning)")]
+    #[error(
+        "route {route}: `{host}` is not a host name (no scheme, port or path; `*.` only at its beginning)"
+    )]
     Host {
         /// Its place in the table, from 0.
         route: usize,
@@ -180,25 +182,39 @@ impl RouteTable {
 
     /// Whether some route names this address.
     pub fn contains(&self, address: SocketAddr) -> bool {
-        self.routes.iter().any(|r| r.upstreams.iter().any(|u| u.address == address))
+        self.routes
+            .iter()
+            .any(|r| r.upstreams.iter().any(|u| u.address == address))
     }
 }
 
 impl Route {
     fn validate(&self, route: usize) -> Result<(), TableError> {
         if let Some(host) = self.host.as_deref().filter(|h| !is_host(h)) {
-            return Err(TableError::Host { route, host: host.to_owned() });
+            return Err(TableError::Host {
+                route,
+                host: host.to_owned(),
+            });
         }
         if !is_path(&self.path) || self.path.contains('?') {
-            return Err(TableError::Path { route, path: self.path.clone() });
+            return Err(TableError::Path {
+                route,
+                path: self.path.clone(),
+            });
         }
         let mut addresses = HashSet::new();
         for u in &self.upstreams {
             if u.address.port() == 0 || u.address.ip().is_unspecified() {
-                return Err(TableError::Address { route, address: u.address });
+                return Err(TableError::Address {
+                    route,
+                    address: u.address,
+                });
             }
             if !addresses.insert(u.address) {
-                return Err(TableError::DuplicateUpstream { route, address: u.address });
+                return Err(TableError::DuplicateUpstream {
+                    route,
+                    address: u.address,
+                });
             }
         }
         self.health.as_ref().map_or(Ok(()), |h| h.validate(route))
@@ -206,7 +222,9 @@ impl Route {
 
     /// The host as it is compared.
     pub(crate) fn host_key(&self) -> Option<String> {
-        self.host.as_ref().map(|h| h.trim_end_matches('.').to_ascii_lowercase())
+        self.host
+            .as_ref()
+            .map(|h| h.trim_end_matches('.').to_ascii_lowercase())
     }
 
     /// The path as it is compared: without the slash at its end.
@@ -219,9 +237,15 @@ impl HealthCheck {
     fn validate(&self, route: usize) -> Result<(), TableError> {
         let problem = if !is_path(&self.path) {
             "its path must begin with `/` and hold no `#` or blank"
-        } else if self.host.as_ref().is_some_and(|h| h.parse::<http::uri::Authority>().is_err()) {
+        } else if self
+            .host
+            .as_ref()
+            .is_some_and(|h| h.parse::<http::uri::Authority>().is_err())
+        {
             "its host is not a host name"
-        } else if self.interval < Duration::from_millis(10) || self.timeout < Duration::from_millis(1) {
+        } else if self.interval < Duration::from_millis(10)
+            || self.timeout < Duration::from_millis(1)
+        {
             "interval and timeout must be at least 10 ms and 1 ms"
         } else if self.healthy_after == 0 || self.unhealthy_after == 0 {
             "healthy_after and unhealthy_after must be at least 1"
@@ -263,7 +287,9 @@ fn is_host(host: &str) -> bool {
     name.len() <= 253
         && name.split('.').all(|label| {
             (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         })
 }
 
@@ -292,7 +318,10 @@ mod tests {
             path: path.to_owned(),
             upstreams: upstreams
                 .iter()
-                .map(|a| Upstream { id: String::new(), address: a.parse().expect("address") })
+                .map(|a| Upstream {
+                    id: String::new(),
+                    address: a.parse().expect("address"),
+                })
                 .collect(),
             health: None,
             balance: Balance::default(),
@@ -300,7 +329,11 @@ mod tests {
     }
 
     fn check(routes: Vec<Route>) -> Result<(), TableError> {
-        RouteTable { generation: 1, routes }.validate()
+        RouteTable {
+            generation: 1,
+            routes,
+        }
+        .validate()
     }
 
     #[test]
@@ -308,7 +341,11 @@ mod tests {
         let routes = vec![
             route(None, "/", &["10.0.0.1:80"]),
             route(Some("a.example.com"), "/", &[]),
-            route(Some("*.example.com"), "/api/", &["10.0.0.1:80", "10.0.0.1:81"]),
+            route(
+                Some("*.example.com"),
+                "/api/",
+                &["10.0.0.1:80", "10.0.0.1:81"],
+            ),
             route(Some("[::1]"), "/", &["[fd00::1]:80"]),
             route(Some("my_host"), "/", &[]),
         ];
@@ -319,23 +356,38 @@ mod tests {
     fn bad_tables_are_refused() {
         for host in ["http://x", "x:80", "a..b", "", "x/y", "a.*.b", "é", "[::g]"] {
             let r = check(vec![route(Some(host), "/", &[])]);
-            assert!(matches!(r, Err(TableError::Host { route: 0, .. })), "{host}: {r:?}");
+            assert!(
+                matches!(r, Err(TableError::Host { route: 0, .. })),
+                "{host}: {r:?}"
+            );
         }
         for path in ["", "api", "/a b", "/a?b", "/a#b", "/\r\n"] {
             let r = check(vec![route(None, path, &[])]);
             assert!(matches!(r, Err(TableError::Path { .. })), "{path}: {r:?}");
         }
-        let twice = vec![route(Some("A.b"), "/x", &[]), route(Some("a.B."), "/x/", &[])];
+        let twice = vec![
+            route(Some("A.b"), "/x", &[]),
+            route(Some("a.B."), "/x/", &[]),
+        ];
         assert_eq!(check(twice), Err(TableError::Duplicate { route: 1 }));
         let same = check(vec![route(None, "/", &["10.0.0.1:80", "10.0.0.1:80"])]);
         assert!(matches!(same, Err(TableError::DuplicateUpstream { .. })));
         for address in ["0.0.0.0:80", "10.0.0.1:0", "[::]:80"] {
-            assert!(matches!(check(vec![route(None, "/", &[address])]), Err(TableError::Address { .. })));
+            assert!(matches!(
+                check(vec![route(None, "/", &[address])]),
+                Err(TableError::Address { .. })
+            ));
         }
         let mut r = route(None, "/", &[]);
-        r.health = Some(HealthCheck { interval: Duration::ZERO, ..HealthCheck::default() });
+        r.health = Some(HealthCheck {
+            interval: Duration::ZERO,
+            ..HealthCheck::default()
+        });
         assert!(matches!(check(vec![r]), Err(TableError::Health { .. })));
-        assert_eq!(RouteTable::default().validate(), Err(TableError::Generation));
+        assert_eq!(
+            RouteTable::default().validate(),
+            Err(TableError::Generation)
+        );
     }
 
     #[test]
@@ -343,8 +395,10 @@ mod tests {
         let json = r#"{"generation":3,"routes":[{"host":"a.b","path":"/","upstreams":[{"id":"r1","address":"10.0.0.1:80"}],"health":{"path":"/up","interval_ms":500,"timeout_ms":200,"healthy_after":1,"unhealthy_after":3},"balance":"least-requests"}]}"#;
         let table: RouteTable = serde_json::from_str(json).expect("table");
         assert_eq!(serde_json::to_string(&table).expect("json"), json);
-        let short: RouteTable =
-            serde_json::from_str(r#"{"generation":1,"routes":[{"upstreams":[{"address":"[::1]:80"}],"health":{}}]}"#).expect("table");
+        let short: RouteTable = serde_json::from_str(
+            r#"{"generation":1,"routes":[{"upstreams":[{"address":"[::1]:80"}],"health":{}}]}"#,
+        )
+        .expect("table");
         assert_eq!(short.routes[0].path, "/");
         assert_eq!(short.routes[0].health, Some(HealthCheck::default()));
         assert!(serde_json::from_str::<RouteTable>(r#"{"generation":1,"rout":[]}"#).is_err());

@@ -1,2 +1,2 @@
 //! The real proxy process before real upstreams.
-fn main(){}
+fn main() {}
