@@ -1,3 +1,29 @@
-//! The developers' commands.
+//! The developers' commands: `cargo xtask <command>`.
 
-fn main() {}
+mod budget;
+mod ci;
+mod run;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The developers' commands")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Formatting, clippy, tests, layer guards and budgets; installs what it needs.
+    Ci,
+    /// The size budgets alone.
+    Budget,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Ci => ci::run_all(),
+        Command::Budget => budget::check(),
+    }
+}

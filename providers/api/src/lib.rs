@@ -96,7 +96,11 @@ pub enum ErrorKind {
 impl ProviderError {
     /// An error of `kind` with a one-sentence message.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// The same error with advice.
