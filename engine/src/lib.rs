@@ -1,0 +1,5 @@
+//! The bundled container engine, as a library for its binary and its tests.
+//!
+//! Deliberately absent: everything of the control side. The engine knows one host, its own.
+
+pub mod image;
