@@ -2,4 +2,6 @@
 //!
 //! Deliberately absent: everything of the control side. The engine knows one host, its own.
 
+pub mod container;
+pub mod http;
 pub mod image;

@@ -1,0 +1,155 @@
+//! The engine's start: containers that still run are found again, others end or start by their policy.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::parts::{Connect, Connected, Exit};
+use super::prepare::wanted;
+use super::record::Status;
+use super::registry::Container;
+use super::restart;
+use super::supervise::Begin;
+
+enum Found {
+    Runs,
+    Ended(Exit),
+    Lost,
+    StartAgain,
+    Remove,
+    Nothing,
+}
+
+impl Engine {
+    /// Takes up every container where the former engine (or the former boot) left it.
+    pub async fn adopt(self: &Arc<Self>) -> anyhow::Result<()> {
+        let mut found = Vec::new();
+        let mut running = Vec::new();
+        for container in self.containers.all() {
+            let state = self.look(&container).await;
+            if matches!(state, Found::Runs) {
+                running.extend(connection(&container));
+            }
+            found.push((container, state));
+        }
+        self.networks.adopt(&running).await?;
+        for (container, state) in found {
+            self.take_up(container, state).await;
+        }
+        Ok(())
+    }
+
+    async fn look(&self, container: &Arc<Container>) -> Found {
+        let record = container.snapshot();
+        let state = &record.state;
+        if !state.status.has_process() && self.runtime.alive(&record.id).await.is_some() {
+            // The former engine ended between the start and its record: nobody was told that it runs.
+            self.take_back(container).await;
+        }
+        let ran = state.started_at != super::clock::NEVER;
+        match state.status {
+            Status::Running | Status::Paused if state.boot_id == self.settings.boot_id => {
+                match self.runtime.alive(&record.id).await {
+                    Some(pid) if pid == state.pid => Found::Runs,
+                    _ => match self.runtime.wait(&record.id).await {
+                        Ok(exit) => Found::Ended(exit),
+                        Err(_) => Found::Ended(Exit {
+                            code: 255,
+                            ..Exit::default()
+                        }),
+                    },
+                }
+            }
+            Status::Running | Status::Paused => Found::Lost,
+            Status::Restarting => Found::StartAgain,
+            Status::Removing | Status::Dead => Found::Remove,
+            Status::Exited if record.host_config.auto_remove => Found::Remove,
+            Status::Exited
+                if restart::starts_with_engine(
+                    &record.host_config.restart_policy,
+                    state.exit_code,
+                    ran,
+                    state.stopped_by_hand,
+                ) =>
+            {
+                Found::StartAgain
+            }
+            Status::Created | Status::Exited => Found::Nothing,
+        }
+    }
+
+    async fn take_up(self: &Arc<Self>, container: Arc<Container>, found: Found) {
+        let id = &container.id;
+        let begin = match found {
+            Found::Runs => {
+                tracing::info!(id, "adopted");
+                Begin::Wait
+            }
+            Found::Ended(exit) => {
+                tracing::info!(id, code = exit.code, "ended while the engine was away");
+                Begin::Ended(exit)
+            }
+            Found::Lost => return self.lost(container).await,
+            Found::StartAgain => {
+                container.update(|r| r.state.status = Status::Restarting);
+                container.progress.send_modify(|p| p.running = true);
+                Begin::Restart
+            }
+            Found::Remove => {
+                let _one = container.operation.lock().await;
+                if let Err(error) = self.remove_locked(&container, true).await {
+                    tracing::warn!(id, %error, "removal");
+                }
+                return;
+            }
+            Found::Nothing => return,
+        };
+        tokio::spawn(self.clone().supervise(container, begin));
+    }
+
+    /// It ran when the host went down.
+    async fn lost(self: &Arc<Self>, container: Arc<Container>) {
+        self.take_back(&container).await;
+        let again = container.update(|r| {
+            r.state.pid = 0;
+            r.state.exit_code = 255;
+            r.state.finished_at = super::clock::now();
+            r.state.ports.clear();
+            r.state.netns.clear();
+            let by_hand = r.state.stopped_by_hand;
+            let again =
+                restart::starts_with_engine(&r.host_config.restart_policy, 255, true, by_hand);
+            r.state.status = if again {
+                Status::Restarting
+            } else {
+                Status::Exited
+            };
+            again
+        });
+        container.progress.send_modify(|p| {
+            p.running = again;
+            p.exit_code = 255;
+        });
+        if again {
+            tokio::spawn(self.clone().supervise(container, Begin::Restart));
+        } else if container.read(|r| r.host_config.auto_remove) {
+            let _one = container.operation.lock().await;
+            self.remove_locked(&container, true).await.ok();
+        }
+    }
+}
+
+/// What a running container has of the network.
+fn connection(container: &Container) -> Option<(Connect, Connected)> {
+    let record = container.snapshot();
+    let mode = &record.host_config.network_mode;
+    if mode == "none" || mode == "host" || mode.starts_with("container:") {
+        return None;
+    }
+    let connected = Connected {
+        netns: record.state.netns.clone().into(),
+        endpoint: record.state.endpoint.clone(),
+        ports: record.state.ports.clone(),
+        nameserver: None,
+    };
+    Some((wanted(&record).ok()?, connected))
+}

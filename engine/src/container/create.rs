@@ -1,0 +1,178 @@
+//! Making a container: everything is checked before anything is made.
+
+use std::sync::Arc;
+
+use fs_err as fs;
+use windlass_engine_api::types::{CreateContainer, CreatedContainer, HostConfig};
+
+use super::error::{Error, Result};
+use super::mounts::{self, MountRecord};
+use super::record::Record;
+use super::registry::Container;
+use super::{Engine, clock, merge, validate};
+
+impl Engine {
+    /// `docker create`.
+    pub async fn create(&self, name: &str, spec: CreateContainer) -> Result<CreatedContainer> {
+        let CreateContainer {
+            mut config,
+            host_config: mut host,
+            networking_config: networking,
+        } = spec;
+        if config.image.is_empty() {
+            return Err(Error::invalid("no image given: Image must name one"));
+        }
+        let image = self.images.find(&config.image)?;
+        defaults(&mut host);
+        merge::merge(&mut config, &image.config)?;
+        let mut warnings = validate::check(&config, &host, self.settings.cpus)?;
+        validate::publish_from(&config.labels)?;
+        self.check_network(&host)?;
+        let inherited = self.volumes_from(&host)?;
+        let mounts = mounts::resolve(&host, config.volumes.keys().cloned(), inherited)?;
+        mounts::check_destinations(&mounts)?;
+        if host.network_mode == "host" && !host.port_bindings.is_empty() {
+            warnings.push("Published ports are discarded when using host network mode".to_owned());
+        }
+        for port in host.port_bindings.keys() {
+            let (number, protocol) = validate::parse_port(port)?;
+            config
+                .exposed_ports
+                .entry(format!("{number}/{protocol}"))
+                .or_default();
+        }
+
+        let id = new_id();
+        if config.hostname.is_empty()
+            && host.network_mode != "host"
+            && !host.network_mode.starts_with("container:")
+        {
+            config.hostname = id[..12].to_owned();
+        }
+        let name = self.containers.reserve_name(name, &id)?;
+        let record = Record {
+            id: id.clone(),
+            name: name.clone(),
+            created: clock::now(),
+            image_id: image.id,
+            config,
+            host_config: host,
+            networking,
+            mounts,
+            ..Record::default()
+        };
+        let made = self.keep(record);
+        if made.is_err() {
+            self.containers.release_name(&name);
+        }
+        made?;
+        Ok(CreatedContainer { id, warnings })
+    }
+
+    /// Makes the volumes and the folder, and enters it.
+    fn keep(&self, mut record: Record) -> Result<()> {
+        for mount in record.mounts.iter_mut().filter(|m| m.kind == "volume") {
+            let mut labels = std::mem::take(&mut mount.labels);
+            if mount.name.is_empty() {
+                labels.insert("com.docker.volume.anonymous".to_owned(), String::new());
+            }
+            let volume = self
+                .volumes
+                .create(&mount.name, labels, Default::default())?;
+            if mount.anonymous {
+                self.events.publish(
+                    "volume",
+                    "create",
+                    &volume.name,
+                    [("driver".to_owned(), "local".to_owned())].into(),
+                );
+            }
+            mount.name = volume.name;
+            mount.source = volume.mountpoint;
+        }
+        let folder = self.settings.root.join("containers").join(&record.id);
+        fs::create_dir_all(&folder)?;
+        let durable = !record.host_config.auto_remove;
+        let container = Arc::new(Container::new(record, folder));
+        if durable {
+            container.persist()?;
+        } else {
+            container.update(|_| ());
+        }
+        self.containers.insert(container.clone());
+        self.tell(&container, "create");
+        Ok(())
+    }
+
+    fn check_network(&self, host: &HostConfig) -> Result<()> {
+        match host.network_mode.as_str() {
+            "" | "default" | "bridge" | "host" | "none" => Ok(()),
+            mode => match mode.strip_prefix("container:") {
+                Some(other) => self.containers.find(other).map(drop),
+                None => self.networks.find(mode).map(drop),
+            },
+        }
+    }
+
+    /// `--volumes-from other[:ro]`.
+    fn volumes_from(&self, host: &HostConfig) -> Result<Vec<MountRecord>> {
+        let mut all = Vec::new();
+        for spec in &host.volumes_from {
+            let (reference, mode) = spec.split_once(':').unwrap_or((spec, "rw"));
+            if !matches!(mode, "rw" | "ro" | "z" | "Z") {
+                return Err(Error::invalid(format!("invalid volumes-from mode: {mode}")));
+            }
+            let other = self.containers.find(reference)?;
+            let mounts = other.read(|r| r.mounts.clone());
+            all.extend(
+                mounts
+                    .into_iter()
+                    .filter(|m| m.kind != "tmpfs")
+                    .map(|m| MountRecord {
+                        rw: m.rw && mode != "ro",
+                        copy: false,
+                        anonymous: false,
+                        ..m
+                    }),
+            );
+        }
+        Ok(all)
+    }
+}
+
+/// What an unset value means, as `docker inspect` shows it.
+fn defaults(host: &mut HostConfig) {
+    if host.restart_policy.name.is_empty() {
+        host.restart_policy.name = "no".to_owned();
+    }
+    if host.log_config.kind.is_empty() {
+        host.log_config.kind = "json-file".to_owned();
+    }
+    if matches!(host.network_mode.as_str(), "" | "default") {
+        host.network_mode = "bridge".to_owned();
+    }
+    if host.ipc_mode.is_empty() {
+        host.ipc_mode = "private".to_owned();
+    }
+    if host.runtime.is_empty() {
+        host.runtime = "windlass".to_owned();
+    }
+    if host.shm_size == 0 {
+        host.shm_size = 64 * 1024 * 1024;
+    }
+    if host.memory > 0 && host.memory_swap == 0 {
+        host.memory_swap = host.memory.saturating_mul(2);
+    }
+    host.memory_swappiness = host.memory_swappiness.filter(|v| *v >= 0);
+    host.pids_limit = host.pids_limit.filter(|v| *v > 0);
+}
+
+/// 64 random hex digits; one that is all digits in its short form would be taken for a number as a host name.
+pub fn new_id() -> String {
+    loop {
+        let id = hex::encode(rand::random::<[u8; 32]>());
+        if id[..12].parse::<u64>().is_err() {
+            return id;
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The image's defaults under the user's wishes: pure.
+
+use windlass_engine_api::types::{ContainerConfig, HealthConfig};
+
+use super::error::{Error, Result};
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Fills what `config` leaves open from the image.
+pub fn merge(config: &mut ContainerConfig, image: &ContainerConfig) -> Result<()> {
+    let fill = |own: &mut String, default: &String| {
+        if own.is_empty() {
+            own.clone_from(default);
+        }
+    };
+    fill(&mut config.user, &image.user);
+    fill(&mut config.working_dir, &image.working_dir);
+    fill(&mut config.stop_signal, &image.stop_signal);
+    let given = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|w| !w.is_empty());
+    if !given(&config.entrypoint) {
+        if !given(&config.cmd) {
+            config.cmd.clone_from(&image.cmd);
+        }
+        config.entrypoint.clone_from(&image.entrypoint);
+    }
+    if config.shell.is_none() {
+        config.shell.clone_from(&image.shell);
+    }
+    if config.stop_timeout.is_none() {
+        config.stop_timeout = image.stop_timeout;
+    }
+    for (port, empty) in &image.exposed_ports {
+        config.exposed_ports.entry(port.clone()).or_insert(*empty);
+    }
+    for (path, empty) in &image.volumes {
+        config.volumes.entry(path.clone()).or_insert(*empty);
+    }
+    for (name, value) in &image.labels {
+        config
+            .labels
+            .entry(name.clone())
+            .or_insert_with(|| value.clone());
+    }
+    config.env = environment(&image.env, &config.env);
+    config.healthcheck = health(config.healthcheck.take(), image.healthcheck.as_ref());
+    let nothing = config
+        .entrypoint
+        .iter()
+        .chain(&config.cmd)
+        .flatten()
+        .all(String::is_empty);
+    if nothing {
+        return Err(Error::invalid("no command specified"));
+    }
+    Ok(())
+}
+
+/// The image's variables, replaced or followed by the user's; a name without `=` removes.
+fn environment(image: &[String], own: &[String]) -> Vec<String> {
+    let name = |v: &str| v.split('=').next().unwrap_or_default().to_owned();
+    let mut all: Vec<String> = image.to_vec();
+    for variable in own {
+        let wanted = name(variable);
+        let place = all.iter().position(|v| name(v) == wanted);
+        match (place, variable.contains('=')) {
+            (Some(at), true) => all[at].clone_from(variable),
+            (Some(at), false) => drop(all.remove(at)),
+            (None, true) => all.push(variable.clone()),
+            (None, false) => {}
+        }
+    }
+    if !all.iter().any(|v| name(v) == "PATH") {
+        all.insert(0, PATH.to_owned());
+    }
+    all
+}
+
+fn health(own: Option<HealthConfig>, image: Option<&HealthConfig>) -> Option<HealthConfig> {
+    let Some(image) = image else { return own };
+    let Some(mut own) = own else {
+        return Some(image.clone());
+    };
+    if own.test.is_empty() {
+        own.test.clone_from(&image.test);
+    }
+    for (value, default) in [
+        (&mut own.interval, image.interval),
+        (&mut own.timeout, image.timeout),
+        (&mut own.start_period, image.start_period),
+        (&mut own.start_interval, image.start_interval),
+        (&mut own.retries, image.retries),
+    ] {
+        if *value == 0 {
+            *value = default;
+        }
+    }
+    Some(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(list: &[&str]) -> Vec<String> {
+        list.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    #[test]
+    fn command_and_entrypoint() {
+        let image = ContainerConfig {
+            entrypoint: Some(words(&["/e"])),
+            cmd: Some(words(&["d"])),
+            ..ContainerConfig::default()
+        };
+        for (entrypoint, cmd, wanted) in [
+            (None, None, (Some(words(&["/e"])), Some(words(&["d"])))),
+            (
+                None,
+                Some(words(&["x"])),
+                (Some(words(&["/e"])), Some(words(&["x"]))),
+            ),
+            (Some(words(&["/o"])), None, (Some(words(&["/o"])), None)),
+            (
+                Some(words(&[""])),
+                Some(words(&["x"])),
+                (Some(words(&[""])), Some(words(&["x"]))),
+            ),
+        ] {
+            let mut config = ContainerConfig {
+                entrypoint,
+                cmd,
+                ..ContainerConfig::default()
+            };
+            merge(&mut config, &image).unwrap();
+            assert_eq!((config.entrypoint, config.cmd), wanted);
+        }
+        assert!(merge(&mut ContainerConfig::default(), &ContainerConfig::default()).is_err());
+    }
+
+    #[test]
+    fn variables() {
+        let merged = environment(
+            &words(&["PATH=/x", "A=1", "B=2"]),
+            &words(&["A=9", "C=3", "B", "D"]),
+        );
+        assert_eq!(merged, ["PATH=/x", "A=9", "C=3"]);
+        assert_eq!(environment(&[], &[]), [PATH]);
+    }
+}

@@ -1,0 +1,125 @@
+//! Containers: their records, their life, their streams.
+//!
+//! Deliberately absent: how images, processes, networks and volumes work; see `parts`.
+
+mod adopt;
+mod attach;
+pub mod clock;
+mod create;
+pub mod error;
+pub mod events;
+mod exec;
+pub mod files;
+mod health;
+mod inspect;
+mod lifecycle;
+mod list;
+mod logs;
+mod merge;
+mod mounts;
+mod names;
+pub mod parts;
+mod prepare;
+mod probe;
+pub mod record;
+mod registry;
+mod restart;
+pub mod rooted;
+mod signal;
+mod stats;
+mod stop;
+mod supervise;
+pub mod validate;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+pub use attach::AttachTo;
+pub use exec::Exec;
+pub use list::Query;
+pub use logs::{LogQuery, LogReader, Tail, path as log_path};
+pub use mounts::MountRecord;
+pub use registry::{Container, Registry};
+pub use stop::{Removal, WaitFor};
+
+/// What holds for the whole engine.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Durable state.
+    pub root: PathBuf,
+    /// State until the next boot.
+    pub run: PathBuf,
+    /// Stable over restarts.
+    pub engine_id: String,
+    /// Which build this is.
+    pub build_id: String,
+    /// This boot of the host.
+    pub boot_id: String,
+    /// Processors of the host.
+    pub cpus: usize,
+}
+
+/// The engine: containers and the parts they are made of.
+pub struct Engine {
+    /// What holds for all of it.
+    pub settings: Settings,
+    /// The containers.
+    pub containers: Registry,
+    /// The bus of events.
+    pub events: events::EventBus,
+    /// Images.
+    pub images: Arc<dyn parts::Images>,
+    /// Processes.
+    pub runtime: Arc<dyn parts::Runtime>,
+    /// Networks.
+    pub networks: Arc<dyn parts::Networks>,
+    /// Volumes.
+    pub volumes: Arc<dyn parts::Volumes>,
+    /// Builds.
+    pub builder: Arc<dyn parts::Builder>,
+    execs: Mutex<BTreeMap<String, Arc<Exec>>>,
+}
+
+/// The parts, for [`Engine::new`].
+pub struct Parts {
+    /// Images.
+    pub images: Arc<dyn parts::Images>,
+    /// Processes.
+    pub runtime: Arc<dyn parts::Runtime>,
+    /// Networks.
+    pub networks: Arc<dyn parts::Networks>,
+    /// Volumes.
+    pub volumes: Arc<dyn parts::Volumes>,
+    /// Builds.
+    pub builder: Arc<dyn parts::Builder>,
+}
+
+impl Engine {
+    /// Reads the containers' records; nothing is started or adopted yet, see [`Engine::adopt`].
+    pub fn new(settings: Settings, parts: Parts) -> anyhow::Result<Arc<Self>> {
+        let containers = Registry::load(&settings.root)?;
+        Ok(Arc::new(Self {
+            settings,
+            containers,
+            events: events::EventBus::default(),
+            images: parts.images,
+            runtime: parts.runtime,
+            networks: parts.networks,
+            volumes: parts.volumes,
+            builder: parts.builder,
+            execs: Mutex::default(),
+        }))
+    }
+
+    /// Tells everybody what happened to a container.
+    fn tell(&self, container: &Container, action: &str) {
+        self.events
+            .publish("container", action, &container.id, container.attributes());
+    }
+
+    /// An image's id, if it is there.
+    pub fn image_id(&self, reference: &str) -> Option<String> {
+        self.images.find(reference).ok().map(|image| image.id)
+    }
+}

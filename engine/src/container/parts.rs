@@ -1,0 +1,290 @@
+//! What containers need of the engine's other parts: images, the runtime, the network, volumes.
+//!
+//! The rest of `container` and `http` sees these traits only, so that it is tested without root; `main` puts the real parts in.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use windlass_engine_api::types::{
+    Change, ContainerConfig, CreateNetwork, EndpointSettings, HistoryItem, HostConfig,
+    ImageDeleted, ImageInspect, ImageSummary, NetworkInspect, PortMap, Progress, StringMap, Volume,
+};
+use windlass_engine_api::{Frame, RegistryAuth};
+
+use super::error::Result;
+use super::mounts::MountRecord;
+
+/// A stream of bytes from somewhere.
+pub type Reader = Pin<Box<dyn AsyncRead + Send>>;
+/// A stream of bytes to somewhere; shutting it down is the end of the input.
+pub type Writer = Pin<Box<dyn AsyncWrite + Send>>;
+/// Where the lines of a pull, load or build go.
+pub type ProgressSink = mpsc::Sender<Progress>;
+
+/// An image, as far as a container needs it.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    /// `sha256:…` of its configuration.
+    pub id: String,
+    /// Its defaults.
+    pub config: ContainerConfig,
+}
+
+/// The images on this host and the root file systems made from them.
+#[async_trait]
+pub trait Images: Send + Sync {
+    /// By name, id, or a prefix of the id; not found is [`super::error::Kind::NotFound`] with `No such image: …`.
+    fn find(&self, reference: &str) -> Result<Image>;
+    /// All; the caller filters.
+    fn list(&self) -> Result<Vec<ImageSummary>>;
+    /// In full.
+    fn inspect(&self, reference: &str) -> Result<ImageInspect>;
+    /// Its steps, newest first.
+    fn history(&self, reference: &str) -> Result<Vec<HistoryItem>>;
+    /// Pulls; an error before the first line (unknown image, wrong password) becomes the request's status.
+    async fn pull(
+        &self,
+        reference: &str,
+        auth: Option<RegistryAuth>,
+        platform: Option<&str>,
+        progress: ProgressSink,
+    ) -> Result<()>;
+    /// Loads an archive of `docker save` or an OCI layout.
+    async fn load(&self, archive: Reader, progress: ProgressSink) -> Result<()>;
+    /// Makes an image of one layer from an archive of files; the answer is its id.
+    async fn import(
+        &self,
+        archive: Reader,
+        name: Option<String>,
+        changes: Vec<String>,
+    ) -> Result<String>;
+    /// An archive of images.
+    async fn save(&self, references: Vec<String>) -> Result<Reader>;
+    /// Gives another name (`repository:tag`).
+    fn tag(&self, reference: &str, name: &str) -> Result<()>;
+    /// Removes a name, and the image with its last one.
+    async fn remove(&self, reference: &str, force: bool) -> Result<Vec<ImageDeleted>>;
+    /// Removes images without names (or all) that are not in `used`; the answer has the bytes won.
+    async fn prune(&self, all: bool, used: &[String]) -> Result<(Vec<ImageDeleted>, i64)>;
+    /// Whether the registry takes these credentials.
+    async fn login(&self, auth: &RegistryAuth) -> Result<String>;
+    /// Mounts a container's root file system (making its writable layer at the first time); mounted already is success.
+    async fn mount(&self, container: &str, image_id: &str) -> Result<PathBuf>;
+    /// Unmounts it; the writable layer stays. Not mounted is success.
+    async fn unmount(&self, container: &str) -> Result<()>;
+    /// Unmounts it and removes the writable layer.
+    async fn discard(&self, container: &str) -> Result<()>;
+    /// What differs from the image.
+    async fn changes(&self, container: &str) -> Result<Vec<Change>>;
+}
+
+/// A process to run in a container.
+#[derive(Debug, Clone, Default)]
+pub struct ProcessSpec {
+    /// Program and arguments; the program is looked up in `PATH` of `env`.
+    pub args: Vec<String>,
+    /// `NAME=value`; `HOME` is added when it is missing.
+    pub env: Vec<String>,
+    /// Empty: `/`. Made when it is missing.
+    pub cwd: String,
+    /// `user[:group]`, names or numbers, looked up in the container's files.
+    pub user: String,
+    /// Additional groups.
+    pub groups: Vec<String>,
+    /// With a terminal.
+    pub tty: bool,
+    /// Its first size: rows and columns.
+    pub size: Option<(u16, u16)>,
+    /// Input may be sent; else it is `/dev/null`.
+    pub stdin: bool,
+    /// With all capabilities.
+    pub privileged: bool,
+}
+
+/// A mount, ready: its source exists on the host.
+#[derive(Debug, Clone, Default)]
+pub struct MountSpec {
+    /// What was asked for; `kind` is `bind`, `volume` (a bind of the volume's folder) or `tmpfs`.
+    pub record: MountRecord,
+    /// The source on the host; empty for tmpfs.
+    pub source: PathBuf,
+}
+
+/// Which network namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Netns {
+    /// A new one with loopback only.
+    #[default]
+    None,
+    /// The host's.
+    Host,
+    /// This one (`/run/…/netns/…` or `/proc/PID/ns/net`).
+    Path(PathBuf),
+}
+
+/// A container to run.
+#[derive(Debug, Clone, Default)]
+pub struct RunSpec {
+    /// Its id.
+    pub id: String,
+    /// The engine's folder for it; the runtime keeps what it likes in `shim/`.
+    pub folder: PathBuf,
+    /// Its root file system, mounted.
+    pub rootfs: PathBuf,
+    /// The first process.
+    pub process: ProcessSpec,
+    /// Its name on the network.
+    pub hostname: String,
+    /// And domain.
+    pub domainname: String,
+    /// Resources, capabilities, devices, namespaces as asked for; unset values mean Docker's defaults.
+    pub host: HostConfig,
+    /// Volumes, binds, tmpfs, and `/etc/{hosts,hostname,resolv.conf}`.
+    pub mounts: Vec<MountSpec>,
+    /// Its network.
+    pub netns: Netns,
+    /// For `PidMode` and `IpcMode` of `container:…`: the first process of that container.
+    pub pid_of: Option<i32>,
+    /// See [`RunSpec::pid_of`].
+    pub ipc_of: Option<i32>,
+    /// Where the output is kept: `{"log","stream","time"}` lines, rotated by `LogConfig`.
+    pub log_path: PathBuf,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// 0–255, 128 + signal.
+    pub code: i64,
+    /// The kernel killed it for its memory.
+    pub oom_killed: bool,
+    /// RFC 3339; empty: now.
+    pub at: String,
+}
+
+/// Both directions of a process' terminal or pipes.
+pub struct Attachment {
+    /// Input, if it takes any.
+    pub stdin: Option<Writer>,
+    /// Output from now on; ends with the process.
+    pub output: mpsc::Receiver<Frame>,
+}
+
+/// Runs containers; each outlives the engine.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// Makes the container up to the point before its program starts; the answer is its first process.
+    async fn create(&self, spec: &RunSpec) -> Result<i32>;
+    /// Lets the program start. An error's text has `executable file not found` or `permission denied` where it applies.
+    async fn start(&self, id: &str) -> Result<()>;
+    /// Waits for its end, also when that was while the engine was away. `NotFound`: nothing is known about it.
+    async fn wait(&self, id: &str) -> Result<Exit>;
+    /// The first process, while it runs.
+    async fn alive(&self, id: &str) -> Option<i32>;
+    /// Sends a signal to the first process.
+    async fn signal(&self, id: &str, signal: i32) -> Result<()>;
+    /// Freezes all its processes.
+    async fn pause(&self, id: &str) -> Result<()>;
+    /// Lets them go on.
+    async fn resume(&self, id: &str) -> Result<()>;
+    /// Connects to the first process, from [`Runtime::create`] on, any number of times at once.
+    async fn attach(&self, id: &str) -> Result<Attachment>;
+    /// Sets the terminal's size; `exec` is that of an exec, else of the first process.
+    async fn resize(&self, id: &str, exec: Option<&str>, rows: u16, columns: u16) -> Result<()>;
+    /// Runs a further process; the answer is its number on the host and its streams.
+    async fn exec(&self, id: &str, exec: &str, process: &ProcessSpec) -> Result<(i32, Attachment)>;
+    /// Waits for its end.
+    async fn wait_exec(&self, id: &str, exec: &str) -> Result<Exit>;
+    /// Ends what is left of it and forgets it; nothing there is success.
+    async fn delete(&self, id: &str) -> Result<()>;
+}
+
+/// What a container wants of the network.
+#[derive(Debug, Clone, Default)]
+pub struct Connect {
+    /// Its id.
+    pub container: String,
+    /// The network's name or id.
+    pub network: String,
+    /// Names by which others find it.
+    pub names: Vec<String>,
+    /// A wanted IPv4 address.
+    pub address: Option<String>,
+    /// A wanted hardware address.
+    pub mac: Option<String>,
+    /// Container port → wanted bindings; an empty host port means that the network chooses.
+    pub ports: PortMap,
+    /// CIDRs that may reach the published ports; `None`: everybody.
+    pub publish_from: Option<Vec<String>>,
+}
+
+/// What it got.
+#[derive(Debug, Clone, Default)]
+pub struct Connected {
+    /// Its namespace.
+    pub netns: PathBuf,
+    /// Addresses.
+    pub endpoint: EndpointSettings,
+    /// With the chosen host ports.
+    pub ports: PortMap,
+    /// A name server for `/etc/resolv.conf`, if the network has one; else the host's are used.
+    pub nameserver: Option<String>,
+}
+
+/// Bridges, addresses, published ports.
+#[async_trait]
+pub trait Networks: Send + Sync {
+    /// All: `bridge`, `host`, `none` and the users'.
+    fn list(&self) -> Vec<NetworkInspect>;
+    /// By name, id, or a prefix of the id.
+    fn find(&self, reference: &str) -> Result<NetworkInspect>;
+    /// Makes one; the answer is its id.
+    async fn create(&self, wanted: CreateNetwork) -> Result<String>;
+    /// Removes one without containers.
+    async fn remove(&self, reference: &str) -> Result<()>;
+    /// Makes a namespace with an address, and publishes ports. A taken port is `… port is already allocated`.
+    async fn connect(&self, wanted: &Connect) -> Result<Connected>;
+    /// Takes everything back; nothing there is success.
+    async fn disconnect(&self, container: &str) -> Result<()>;
+    /// After the engine's start: these containers run and keep what they have; everything else is taken back.
+    async fn adopt(&self, running: &[(Connect, Connected)]) -> Result<()>;
+}
+
+/// Named folders that outlive containers.
+pub trait Volumes: Send + Sync {
+    /// All.
+    fn list(&self) -> Result<Vec<Volume>>;
+    /// One.
+    fn find(&self, name: &str) -> Result<Volume>;
+    /// Makes one, or answers the one there is; an empty name is chosen.
+    fn create(&self, name: &str, labels: StringMap, options: StringMap) -> Result<Volume>;
+    /// Removes one; the caller has checked that no container uses it.
+    fn remove(&self, name: &str) -> Result<()>;
+}
+
+/// A step of a build that runs a command, and what the builder needs of it.
+#[derive(Debug, Clone, Default)]
+pub struct BuildRequest {
+    /// The query's parameters as they came.
+    pub parameters: Vec<(String, String)>,
+    /// Credentials by registry.
+    pub auth: std::collections::BTreeMap<String, RegistryAuth>,
+}
+
+/// Builds images from a context archive.
+#[async_trait]
+pub trait Builder: Send + Sync {
+    /// Builds; a failed `RUN` is reported to the sink as `errorDetail` with its code.
+    async fn build(
+        &self,
+        request: BuildRequest,
+        context: Reader,
+        progress: ProgressSink,
+    ) -> Result<()>;
+}
+
+/// Bytes read at once when streaming.
+pub const CHUNK: usize = 32 * 1024;

@@ -1,0 +1,443 @@
+//! What a container needs before it runs: its files in `/etc`, filled volumes, the network, the runtime's specification.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use nix::fcntl::OFlag;
+use windlass_engine_api::types::{HostConfig, PortBinding, PortMap};
+
+use super::error::{Error, Result};
+use super::parts::{Connect, Connected, MountSpec, Netns, ProcessSpec, RunSpec};
+use super::record::Record;
+use super::registry::Container;
+use super::{Engine, MountRecord, inspect, rooted, validate};
+
+impl Engine {
+    /// The container's network, made.
+    pub(super) async fn connect(&self, record: &Record) -> Result<(Netns, Option<Connected>)> {
+        match record.host_config.network_mode.as_str() {
+            "none" => Ok((Netns::None, None)),
+            "host" => Ok((Netns::Host, None)),
+            mode => match mode.strip_prefix("container:") {
+                Some(other) => {
+                    let pid = self.pid_of(other)?;
+                    Ok((Netns::Path(format!("/proc/{pid}/ns/net").into()), None))
+                }
+                None => {
+                    let connected = self.networks.connect(&wanted(record)?).await?;
+                    Ok((Netns::Path(connected.netns.clone()), Some(connected)))
+                }
+            },
+        }
+    }
+
+    /// The first process of another container, which must run.
+    fn pid_of(&self, reference: &str) -> Result<i32> {
+        let container = self.containers.find(reference)?;
+        let (pid, runs) = container.read(|r| (r.state.pid, r.state.status.has_process()));
+        if runs {
+            Ok(pid)
+        } else {
+            Err(Error::conflict(format!(
+                "cannot join namespace of a non running container: container {} is not running",
+                container.id
+            )))
+        }
+    }
+
+    fn joined(&self, mode: &str) -> Result<Option<i32>> {
+        mode.strip_prefix("container:")
+            .map(|other| self.pid_of(other))
+            .transpose()
+    }
+
+    /// The specification for the runtime; sources of binds are checked, empty volumes filled.
+    pub(super) fn specification(
+        &self,
+        container: &Container,
+        record: &Record,
+        rootfs: PathBuf,
+        network: (Netns, Option<&Connected>),
+    ) -> Result<RunSpec> {
+        let (netns, connected) = network;
+        let mut mounts = self.etc_files(container, record, &netns, connected)?;
+        for mount in &record.mounts {
+            mounts.push(ready(mount, &rootfs)?);
+        }
+        let host = &record.host_config;
+        Ok(RunSpec {
+            id: record.id.clone(),
+            folder: container.folder.clone(),
+            rootfs,
+            process: process(record),
+            hostname: if host.uts_mode == "host" {
+                String::new()
+            } else {
+                record.config.hostname.clone()
+            },
+            domainname: record.config.domainname.clone(),
+            host: host.clone(),
+            mounts,
+            netns,
+            pid_of: self.joined(&host.pid_mode)?,
+            ipc_of: self.joined(&host.ipc_mode)?,
+            log_path: super::logs::path(&container.folder, &record.id),
+        })
+    }
+
+    /// `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`.
+    fn etc_files(
+        &self,
+        container: &Container,
+        record: &Record,
+        netns: &Netns,
+        connected: Option<&Connected>,
+    ) -> Result<Vec<MountSpec>> {
+        let host = &record.host_config;
+        if host.network_mode.starts_with("container:") {
+            let other = self
+                .containers
+                .find(&host.network_mode["container:".len()..])?;
+            return Ok(["hosts", "hostname", "resolv.conf"]
+                .map(|name| etc_mount(&other.folder, name))
+                .into());
+        }
+        let hostname = if record.config.hostname.is_empty() {
+            hostname_of_host()
+        } else {
+            record.config.hostname.clone()
+        };
+        fs::write(container.folder.join("hostname"), format!("{hostname}\n"))?;
+        let address = connected
+            .map(|c| c.endpoint.ip_address.as_str())
+            .filter(|a| !a.is_empty());
+        fs::write(
+            container.folder.join("hosts"),
+            hosts(
+                host,
+                &hostname,
+                &record.config.domainname,
+                address,
+                connected,
+            )?,
+        )?;
+        let original = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let nameserver = connected.and_then(|c| c.nameserver.as_deref());
+        fs::write(
+            container.folder.join("resolv.conf"),
+            resolv_conf(host, &original, *netns == Netns::Host, nameserver),
+        )?;
+        Ok(["hosts", "hostname", "resolv.conf"]
+            .map(|name| etc_mount(&container.folder, name))
+            .into())
+    }
+}
+
+fn etc_mount(folder: &Path, name: &str) -> MountSpec {
+    let source = folder.join(name);
+    let record = MountRecord {
+        kind: "bind".to_owned(),
+        source: source.display().to_string(),
+        destination: format!("/etc/{name}"),
+        rw: true,
+        propagation: "rprivate".to_owned(),
+        ..MountRecord::default()
+    };
+    MountSpec { record, source }
+}
+
+/// What it wants of the network.
+pub(super) fn wanted(record: &Record) -> Result<Connect> {
+    let network = inspect::network_name(record);
+    let endpoint = record
+        .networking
+        .endpoints_config
+        .get(&network)
+        .cloned()
+        .unwrap_or_default();
+    let mut names = vec![
+        record.name.clone(),
+        record.id[..12.min(record.id.len())].to_owned(),
+    ];
+    names.extend(endpoint.aliases.unwrap_or_default());
+    if !record.config.hostname.is_empty() && !names.contains(&record.config.hostname) {
+        names.push(record.config.hostname.clone());
+    }
+    let text = |value: String| (!value.is_empty()).then_some(value);
+    Ok(Connect {
+        container: record.id.clone(),
+        network,
+        names,
+        address: endpoint.ipam_config.and_then(|c| text(c.ipv4_address)),
+        mac: text(endpoint.mac_address).or_else(|| text(record.config.mac_address.clone())),
+        ports: ports(record)?,
+        publish_from: validate::publish_from(&record.config.labels)?,
+    })
+}
+
+fn ports(record: &Record) -> Result<PortMap> {
+    let mut ports = PortMap::new();
+    for (port, bindings) in &record.host_config.port_bindings {
+        let (number, protocol) = validate::parse_port(port)?;
+        let bindings = if bindings.is_empty() {
+            vec![PortBinding::default()]
+        } else {
+            bindings.clone()
+        };
+        ports.insert(format!("{number}/{protocol}"), bindings);
+    }
+    if record.host_config.publish_all_ports {
+        for port in record.config.exposed_ports.keys() {
+            ports
+                .entry(port.clone())
+                .or_insert_with(|| vec![PortBinding::default()]);
+        }
+    }
+    Ok(ports)
+}
+
+fn process(record: &Record) -> ProcessSpec {
+    let config = &record.config;
+    let mut env = config.env.clone();
+    let has = |env: &[String], name: &str| env.iter().any(|v| v.split('=').next() == Some(name));
+    if !has(&env, "HOSTNAME") && !config.hostname.is_empty() {
+        env.push(format!("HOSTNAME={}", config.hostname));
+    }
+    if config.tty && !has(&env, "TERM") {
+        env.push("TERM=xterm".to_owned());
+    }
+    let size = match record.host_config.console_size[..] {
+        [rows, columns] if rows > 0 && columns > 0 => Some((rows as u16, columns as u16)),
+        _ => None,
+    };
+    ProcessSpec {
+        args: record.command(),
+        env,
+        cwd: config.working_dir.clone(),
+        user: config.user.clone(),
+        groups: record.host_config.group_add.clone(),
+        tty: config.tty,
+        size,
+        stdin: config.open_stdin,
+        privileged: record.host_config.privileged,
+    }
+}
+
+/// Checks or makes a mount's source.
+fn ready(mount: &MountRecord, rootfs: &Path) -> Result<MountSpec> {
+    let mut source = PathBuf::from(&mount.source);
+    match mount.kind.as_str() {
+        "bind" => match fs::metadata(&source) {
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && mount.make_source => {
+                fs::create_dir_all(&source)?
+            }
+            Err(_) => {
+                return Err(Error::invalid(format!(
+                    "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                    mount.source
+                )));
+            }
+        },
+        "volume" => {
+            if mount.copy {
+                fill(&source, rootfs, &mount.destination)
+                    .map_err(|e| Error::message(format!("filling volume {}: {e}", mount.name)))?;
+            }
+            if !mount.subpath.is_empty() {
+                let volume = rooted::open_root(&source)?;
+                let found = rooted::open(volume.as_fd(), Path::new(&mount.subpath), OFlag::O_PATH)
+                    .map_err(|e| {
+                        Error::invalid(format!(
+                            "cannot access path {} in volume {}: {e}",
+                            mount.subpath, mount.name
+                        ))
+                    })?;
+                source = fs::read_link(rooted::path_of(&found))?;
+            }
+        }
+        _ => source = PathBuf::new(),
+    }
+    Ok(MountSpec {
+        record: mount.clone(),
+        source,
+    })
+}
+
+/// Copies the image's files into an empty volume.
+fn fill(volume: &Path, rootfs: &Path, destination: &str) -> std::io::Result<()> {
+    if fs::read_dir(volume)?.next().is_some() {
+        return Ok(());
+    }
+    let root = rooted::open_root(rootfs)?;
+    match rooted::open(
+        root.as_fd(),
+        Path::new(destination),
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY,
+    ) {
+        Ok(directory) => rooted::copy_directory(&directory, volume),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+fn hostname_of_host() -> String {
+    nix::unistd::gethostname()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+fn hosts(
+    host: &HostConfig,
+    hostname: &str,
+    domain: &str,
+    address: Option<&str>,
+    connected: Option<&Connected>,
+) -> Result<String> {
+    if host.network_mode == "host" && host.extra_hosts.is_empty() {
+        return Ok(fs::read_to_string("/etc/hosts").unwrap_or_default());
+    }
+    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_owned();
+    if let Some(address) = address {
+        let full = if domain.is_empty() {
+            String::new()
+        } else {
+            format!("{hostname}.{domain} ")
+        };
+        text.push_str(&format!("{address}\t{full}{hostname}\n"));
+    }
+    for extra in &host.extra_hosts {
+        let (name, address) = extra
+            .split_once([':', '='])
+            .ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{extra}\"")))?;
+        let gateway = connected
+            .map(|c| c.endpoint.gateway.as_str())
+            .unwrap_or_default();
+        let address = if address == "host-gateway" {
+            gateway
+        } else {
+            address.trim_matches(['[', ']'])
+        };
+        if address.parse::<IpAddr>().is_err() {
+            return Err(Error::invalid(format!(
+                "invalid IP address in add-host: \"{address}\""
+            )));
+        }
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    Ok(text)
+}
+
+/// The host's, without its loopback servers where the container cannot reach them; `--dns…` and the network's own server win.
+fn resolv_conf(
+    host: &HostConfig,
+    original: &str,
+    on_host: bool,
+    nameserver: Option<&str>,
+) -> String {
+    let mut servers: Vec<String> = host.dns.clone();
+    if servers.is_empty() {
+        servers.extend(nameserver.map(str::to_owned));
+    }
+    let lines = |key: &str| {
+        original
+            .lines()
+            .filter_map(|l| l.trim().strip_prefix(key))
+            .map(|l| l.trim().to_owned())
+            .collect::<Vec<_>>()
+    };
+    if servers.is_empty() {
+        servers = lines("nameserver ");
+        if !on_host {
+            servers.retain(|s| s.parse::<IpAddr>().is_ok_and(|a| !a.is_loopback()));
+            if servers.is_empty() {
+                servers = vec!["8.8.8.8".to_owned(), "8.8.4.4".to_owned()];
+            }
+        }
+    }
+    let mut text: String = servers
+        .iter()
+        .map(|s| format!("nameserver {s}\n"))
+        .collect();
+    let search = if host.dns_search.is_empty() {
+        lines("search ")
+    } else {
+        vec![host.dns_search.join(" ")]
+    };
+    text.extend(
+        search
+            .iter()
+            .filter(|s| !s.is_empty() && *s != ".")
+            .map(|s| format!("search {s}\n")),
+    );
+    let options = if host.dns_options.is_empty() {
+        lines("options ")
+    } else {
+        vec![host.dns_options.join(" ")]
+    };
+    text.extend(
+        options
+            .iter()
+            .filter(|o| !o.is_empty())
+            .map(|o| format!("options {o}\n")),
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolvers() {
+        let plain = HostConfig::default();
+        let original =
+            "# x\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch lan\noptions ndots:1\n";
+        assert_eq!(
+            resolv_conf(&plain, original, false, None),
+            "nameserver 10.0.0.2\nsearch lan\noptions ndots:1\n"
+        );
+        assert!(resolv_conf(&plain, original, true, None).starts_with("nameserver 127.0.0.53"));
+        assert!(resolv_conf(&plain, "nameserver 127.0.0.53", false, None).contains("8.8.8.8"));
+        assert_eq!(
+            resolv_conf(&plain, "", false, Some("10.1.0.1")),
+            "nameserver 10.1.0.1\n"
+        );
+        let own = HostConfig {
+            dns: vec!["1.1.1.1".to_owned()],
+            dns_search: vec![".".to_owned()],
+            ..plain
+        };
+        assert_eq!(
+            resolv_conf(&own, original, false, Some("10.1.0.1")),
+            "nameserver 1.1.1.1\noptions ndots:1\n"
+        );
+    }
+
+    #[test]
+    fn host_lines() {
+        let host = HostConfig {
+            extra_hosts: vec!["db:10.0.0.9".to_owned(), "up=host-gateway".to_owned()],
+            ..HostConfig::default()
+        };
+        let connected = Connected {
+            endpoint: windlass_engine_api::types::EndpointSettings {
+                gateway: "10.1.0.1".to_owned(),
+                ..Default::default()
+            },
+            ..Connected::default()
+        };
+        let text = hosts(&host, "boat", "sea", Some("10.1.0.2"), Some(&connected)).unwrap();
+        assert!(
+            text.contains("10.1.0.2\tboat.sea boat\n10.0.0.9\tdb\n10.1.0.1\tup\n"),
+            "{text}"
+        );
+        let bad = HostConfig {
+            extra_hosts: vec!["db:nowhere".to_owned()],
+            ..HostConfig::default()
+        };
+        assert!(hosts(&bad, "b", "", None, None).is_err());
+    }
+}

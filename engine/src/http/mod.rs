@@ -1,0 +1,21 @@
+//! The Docker Engine API on a unix socket.
+//!
+//! Deliberately absent: TCP, TLS, and any router: a request is its method and the path's segments, matched in `route`.
+
+mod archive;
+mod attach;
+mod build;
+mod containers;
+mod detach;
+mod exec;
+mod images;
+mod logs;
+mod networks;
+mod request;
+mod respond;
+mod route;
+mod server;
+mod system;
+mod volumes;
+
+pub use server::{bind, serve};
