@@ -1,0 +1,371 @@
+//! Archives of images: `docker save`'s format and OCI layouts in, `docker save`'s format (with an OCI layout inside) out.
+//!
+//! An archive is written to a scratch folder first, since its index may come last; blobs are taken from there by name.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Descriptor, Error, ImageConfig, ImageMeta, ImageStore, Manifest, Reference, Result,
+    pull::{Hashing, MAX_LAYER},
+    unpack::unpack,
+};
+
+/// One image of a `manifest.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ArchiveEntry {
+    pub(super) config: String,
+    #[serde(default)]
+    pub(super) repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) layers: Vec<String>,
+}
+
+/// An image that an archive brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Its id.
+    pub id: String,
+    /// The names that it got.
+    pub names: Vec<String>,
+}
+
+impl ImageStore {
+    /// Loads every image of an archive, gzip-compressed or not. Blocking.
+    pub fn load(&self, archive: impl Read) -> Result<Vec<Loaded>> {
+        let scratch = self.layers().begin()?;
+        let root = scratch.diff();
+        read_archive(archive, &root)?;
+        let entries = match fs_err::read(root.join("manifest.json")) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map_err(|error| Error::Unsupported(format!("manifest.json: {error}")))?,
+            Err(_) => layout_entries(&root)?,
+        };
+        entries
+            .iter()
+            .map(|entry| self.load_image(&root, entry))
+            .collect()
+    }
+
+    fn load_image(&self, root: &Path, entry: &ArchiveEntry) -> Result<Loaded> {
+        let config = read_inside(root, &entry.config)?;
+        let parsed: ImageConfig = serde_json::from_slice(&config)
+            .map_err(|error| Error::Unsupported(format!("{}: {error}", entry.config)))?;
+        if parsed.rootfs.diff_ids.len() != entry.layers.len() {
+            return Err(Error::Unsupported(format!(
+                "{}: as many layers as the archive lists are needed",
+                entry.config
+            )));
+        }
+        let names: Vec<Reference> = entry
+            .repo_tags
+            .iter()
+            .flatten()
+            .map(|name| Reference::parse(name))
+            .collect::<Result<_>>()?;
+        for (layer, diff_id) in entry.layers.iter().zip(&parsed.rootfs.diff_ids) {
+            self.load_layer(root, layer, diff_id)?;
+        }
+        let id = self.add(&config, &ImageMeta::default())?;
+        for name in &names {
+            self.tag(&id, name)?;
+        }
+        Ok(Loaded {
+            id,
+            names: names.iter().map(Reference::familiar).collect(),
+        })
+    }
+
+    fn load_layer(&self, root: &Path, layer: &str, diff_id: &str) -> Result<()> {
+        if self.layers().has(diff_id) {
+            return Ok(());
+        }
+        let file = open_inside(root, layer)?;
+        let pending = self.layers().begin()?;
+        let mut archive = Hashing::new(decompressed(file)?);
+        let unpacked = unpack(&mut archive, &pending.diff(), MAX_LAYER)?;
+        std::io::copy(&mut archive, &mut std::io::sink())?;
+        let got = archive.digest();
+        if got != diff_id {
+            return Err(Error::Digest {
+                what: format!("layer {layer}"),
+                expected: diff_id.to_owned(),
+                got,
+            });
+        }
+        pending.commit(diff_id, unpacked.size)
+    }
+
+    /// Makes an image of one layer from an archive of files; returns its id. Blocking.
+    pub fn import(&self, archive: impl Read, mut config: ImageConfig) -> Result<String> {
+        let pending = self.layers().begin()?;
+        let mut archive = Hashing::new(peeked(archive)?);
+        let unpacked = unpack(&mut archive, &pending.diff(), MAX_LAYER)?;
+        std::io::copy(&mut archive, &mut std::io::sink())?;
+        let diff_id = archive.digest();
+        pending.commit(&diff_id, unpacked.size)?;
+        config.rootfs = super::RootFs {
+            kind: "layers".into(),
+            diff_ids: vec![diff_id],
+        };
+        let config = serde_json::to_vec(&config).map_err(std::io::Error::from)?;
+        self.add(&config, &ImageMeta::default())
+    }
+}
+
+/// Writes the archive's files into `root` as they are.
+fn read_archive(archive: impl Read, root: &Path) -> Result<()> {
+    unpack(peeked(archive)?, root, MAX_LAYER)?;
+    Ok(())
+}
+
+/// The images of an OCI layout, in the words of `manifest.json`.
+fn layout_entries(root: &Path) -> Result<Vec<ArchiveEntry>> {
+    let index = read_inside(root, "index.json").map_err(|_| {
+        Error::Unsupported(
+            "the archive has neither manifest.json nor index.json: it is not an image".into(),
+        )
+    })?;
+    let index: Manifest = serde_json::from_slice(&index)
+        .map_err(|error| Error::Unsupported(format!("index.json: {error}")))?;
+    let mut entries = Vec::new();
+    for descriptor in &index.manifests {
+        let manifest: Manifest = serde_json::from_slice(&read_blob(root, descriptor)?)
+            .map_err(|error| Error::Unsupported(format!("{}: {error}", descriptor.digest)))?;
+        let Some(config) = &manifest.config else {
+            continue;
+        };
+        let name = descriptor
+            .annotations
+            .get("io.containerd.image.name")
+            .or_else(|| {
+                descriptor
+                    .annotations
+                    .get("org.opencontainers.image.ref.name")
+            });
+        entries.push(ArchiveEntry {
+            config: blob_path(&config.digest),
+            repo_tags: name.map(|name| vec![name.clone()]),
+            layers: manifest
+                .layers
+                .iter()
+                .map(|layer| blob_path(&layer.digest))
+                .collect(),
+        });
+    }
+    Ok(entries)
+}
+
+fn read_blob(root: &Path, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    let bytes = read_inside(root, &blob_path(&descriptor.digest))?;
+    let got = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
+    if got != descriptor.digest {
+        return Err(Error::Digest {
+            what: "blob".into(),
+            expected: descriptor.digest.clone(),
+            got,
+        });
+    }
+    Ok(bytes)
+}
+
+fn blob_path(digest: &str) -> String {
+    format!("blobs/{}", digest.replacen(':', "/", 1))
+}
+
+fn read_inside(root: &Path, name: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_inside(root, name)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens a file of the archive; its links (old archives have them between layers) stay inside.
+fn open_inside(root: &Path, name: &str) -> Result<std::fs::File> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+    let missing = |errno: rustix::io::Errno| {
+        Error::Unsupported(format!("the archive has no usable {name:?}: {errno}"))
+    };
+    let directory = open(
+        root,
+        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(missing)?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = openat2(
+        directory,
+        PathBuf::from(name),
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+        resolve,
+    );
+    Ok(file.map_err(missing)?.into())
+}
+
+fn decompressed(mut file: std::fs::File) -> Result<Box<dyn Read>> {
+    let mut magic = [0_u8; 4];
+    let got = file.read(&mut magic)?;
+    file.seek(SeekFrom::Start(0))?;
+    by_magic(&magic[..got], file)
+}
+
+fn peeked<'a>(mut archive: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    let mut magic = [0_u8; 4];
+    let mut got = 0;
+    while got < magic.len() {
+        match archive.read(&mut magic[got..])? {
+            0 => break,
+            n => got += n,
+        }
+    }
+    let start = std::io::Cursor::new(magic[..got].to_vec());
+    by_magic(&magic[..got], start.chain(archive))
+}
+
+fn by_magic<'a>(magic: &[u8], archive: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(
+            std::io::BufReader::with_capacity(1 << 16, archive),
+        )),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(
+            ruzstd::decoding::StreamingDecoder::new(archive)
+                .map_err(|error| Error::Archive(format!("zstd: {error}")))?,
+        ),
+        _ => Box::new(std::io::BufReader::with_capacity(1 << 16, archive)),
+    })
+}
+
+/// A tar of the files given, for tests and for images made in memory.
+pub fn tar_of(files: &BTreeMap<String, (u32, Vec<u8>)>) -> std::io::Result<Vec<u8>> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, (mode, content)) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(*mode);
+        header.set_size(content.len() as u64);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        builder.append_data(&mut header, name, content.as_slice())?;
+    }
+    builder.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::RegistryConfig;
+
+    fn files(list: &[(&str, &[u8])]) -> BTreeMap<String, (u32, Vec<u8>)> {
+        list.iter()
+            .map(|(name, content)| ((*name).to_owned(), (0o644, content.to_vec())))
+            .collect()
+    }
+
+    fn digest(bytes: &[u8]) -> String {
+        format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+    }
+
+    fn store() -> (tempfile::TempDir, ImageStore) {
+        let root = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(root.path(), RegistryConfig::default()).unwrap();
+        (root, store)
+    }
+
+    fn docker_archive(diff_id: &str, layer: &[u8]) -> Vec<u8> {
+        let config = format!(
+            r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#
+        );
+        let manifest = r#"[{"Config":"c.json","RepoTags":["hello:1"],"Layers":["l/layer.tar"]}]"#;
+        tar_of(&files(&[
+            ("c.json", config.as_bytes()),
+            ("l/layer.tar", layer),
+            ("manifest.json", manifest.as_bytes()),
+        ]))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_docker_archive_is_loaded_and_named() {
+        let (_root, store) = store();
+        let layer = tar_of(&files(&[("etc/motd", b"hi")])).unwrap();
+        let archive = docker_archive(&digest(&layer), &layer);
+        let loaded = store.load(&archive[..]).unwrap();
+        assert_eq!(loaded[0].names, ["hello:1"]);
+        let image = store.resolve("hello:1").unwrap();
+        assert_eq!((&image.id, image.size), (&loaded[0].id, 2));
+        assert_eq!(
+            fs_err::read_to_string(store.layer_dirs(&image)[0].join("etc/motd")).unwrap(),
+            "hi"
+        );
+        assert_eq!(
+            store.load(&archive[..]).unwrap(),
+            loaded,
+            "loading again changes nothing"
+        );
+    }
+
+    #[test]
+    fn a_wrong_digest_or_no_image_leaves_nothing() {
+        let (root, store) = store();
+        let layer = tar_of(&files(&[("a", b"a")])).unwrap();
+        let lie = docker_archive(&digest(b"other"), &layer);
+        assert!(matches!(store.load(&lie[..]), Err(Error::Digest { .. })));
+        assert!(matches!(store.load(&layer[..]), Err(Error::Unsupported(_))));
+        let outside = tar_of(&files(&[(
+            "manifest.json",
+            br#"[{"Config":"../../../../etc/passwd","Layers":[]}]"#,
+        )]))
+        .unwrap();
+        assert!(matches!(
+            store.load(&outside[..]),
+            Err(Error::Unsupported(_))
+        ));
+        assert!(store.list().unwrap().is_empty() && store.layers().list().unwrap().is_empty());
+        assert_eq!(
+            fs_err::read_dir(root.path().join("tmp")).unwrap().count(),
+            0
+        );
+    }
+
+    #[test]
+    fn an_oci_layout_is_loaded() {
+        let (_root, store) = store();
+        let layer = tar_of(&files(&[("a", b"a")])).unwrap();
+        let config = format!(
+            r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+            digest(&layer)
+        );
+        let descriptor =
+            |bytes: &[u8]| format!(r#"{{"digest":"{}","size":{}}}"#, digest(bytes), bytes.len());
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
+            descriptor(config.as_bytes()),
+            descriptor(&layer)
+        );
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"digest":"{}","annotations":{{"org.opencontainers.image.ref.name":"oci:2"}}}}]}}"#,
+            digest(manifest.as_bytes())
+        );
+        let blob = |bytes: &[u8]| blob_path(&digest(bytes));
+        let (b1, b2, b3) = (
+            blob(&layer),
+            blob(config.as_bytes()),
+            blob(manifest.as_bytes()),
+        );
+        let archive = tar_of(&files(&[
+            (&b1, &layer),
+            (&b2, config.as_bytes()),
+            (&b3, manifest.as_bytes()),
+            ("index.json", index.as_bytes()),
+        ]))
+        .unwrap();
+        assert_eq!(store.load(&archive[..]).unwrap()[0].names, ["oci:2"]);
+    }
+}

@@ -1,0 +1,384 @@
+//! A registry over HTTP: the pull side of the OCI distribution specification, with Docker's token and basic login.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use reqwest::{
+    Method, RequestBuilder, Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use serde::Deserialize;
+use windlass_engine_api::RegistryAuth;
+
+use super::{Error, Reference, RegistryConfig, Result};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// A registry that sends nothing for so long has stalled.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+const ATTEMPTS: u32 = 5;
+const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// A manifest as it came.
+#[derive(Clone, Debug)]
+pub struct RawManifest {
+    /// The bytes that the digest is of.
+    pub bytes: Vec<u8>,
+    /// The registry's own word on the digest, if it gave one.
+    pub digest: Option<String>,
+}
+
+/// One repository at one registry.
+pub struct Registry {
+    http: reqwest::Client,
+    endpoints: Vec<String>,
+    reference: Reference,
+    auth: Option<RegistryAuth>,
+    /// What to send as `Authorization`, by endpoint.
+    logins: Mutex<HashMap<String, HeaderValue>>,
+}
+
+impl Registry {
+    /// A client for the repository of `reference`.
+    pub fn new(
+        config: &RegistryConfig,
+        reference: &Reference,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Self> {
+        let http = http_client()?;
+        let auth = auth.filter(|auth| !auth.is_anonymous());
+        let endpoints = config.endpoints(&reference.registry);
+        Ok(Self {
+            http,
+            endpoints,
+            reference: reference.clone(),
+            auth,
+            logins: Mutex::default(),
+        })
+    }
+
+    /// Fetches a manifest by tag or digest, from the first endpoint that has it.
+    pub async fn manifest(&self, target: &str) -> Result<RawManifest> {
+        let mut last = None;
+        for endpoint in &self.endpoints {
+            match self.manifest_from(endpoint, target).await {
+                Ok(manifest) => return Ok(manifest),
+                Err(error) => {
+                    tracing::debug!(endpoint, %error, "no manifest from this endpoint");
+                    // What the registry itself says outweighs a mirror's not having it.
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::ManifestUnknown(self.reference.to_string())))
+    }
+
+    /// Opens a blob at byte `from`; the body is read by the caller.
+    pub async fn blob(&self, digest: &str, from: u64) -> Result<Response> {
+        let mut last = None;
+        for endpoint in &self.endpoints {
+            let url = format!("{endpoint}/v2/{}/blobs/{digest}", self.reference.repository);
+            let range = (from > 0).then(|| format!("bytes={from}-"));
+            let sent = self
+                .send(endpoint, |http| {
+                    let request = http.request(Method::GET, &url);
+                    range
+                        .iter()
+                        .fold(request, |request, range| request.header(RANGE, range))
+                })
+                .await;
+            match sent.and_then(|response| self.check(&url, response)) {
+                Ok(response) if from > 0 && response.status() != StatusCode::PARTIAL_CONTENT => {
+                    return Err(failed(&url, "the registry does not resume"));
+                }
+                Ok(response) => return Ok(response),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::ManifestUnknown(self.reference.to_string())))
+    }
+
+    async fn manifest_from(&self, endpoint: &str, target: &str) -> Result<RawManifest> {
+        let url = format!(
+            "{endpoint}/v2/{}/manifests/{target}",
+            self.reference.repository
+        );
+        let response = self
+            .send(endpoint, |http| http.get(&url).header(ACCEPT, ACCEPTED))
+            .await?;
+        let response = self.check(&url, response)?;
+        let digest = response
+            .headers()
+            .get("docker-content-digest")
+            .and_then(|value| value.to_str().ok());
+        let digest = digest.map(str::to_owned);
+        let bytes = response
+            .bytes()
+            .await
+            .map_err(|error| failed(&url, &describe(&error)))?
+            .to_vec();
+        Ok(RawManifest { bytes, digest })
+    }
+
+    fn check(&self, url: &str, response: Response) -> Result<Response> {
+        match response.status() {
+            status if status.is_success() => Ok(response),
+            StatusCode::NOT_FOUND => Err(Error::ManifestUnknown(self.reference.to_string())),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.auth.is_some() => {
+                Err(Error::Unauthorized(self.reference.registry.clone()))
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(Error::AccessDenied(self.reference.familiar_name()))
+            }
+            StatusCode::TOO_MANY_REQUESTS => Err(failed(
+                url,
+                "toomanyrequests: the registry limits this host; try again later or log in",
+            )),
+            status => Err(failed(url, &format!("the registry answered {status}"))),
+        }
+    }
+
+    /// Sends what `build` makes, logs in when asked to, and tries again what may pass.
+    async fn send(
+        &self,
+        endpoint: &str,
+        build: impl Fn(&reqwest::Client) -> RequestBuilder,
+    ) -> Result<Response> {
+        let mut challenged = false;
+        let mut attempt = 1;
+        loop {
+            let login = self.logins().get(endpoint).cloned();
+            let request = build(&self.http);
+            let request = login.into_iter().fold(request, |request, login| {
+                request.header(AUTHORIZATION, login)
+            });
+            let outcome = request.send().await;
+            match outcome {
+                Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !challenged => {
+                    challenged = true;
+                    match self.log_in(&response).await? {
+                        Some(login) => drop(self.logins().insert(endpoint.to_owned(), login)),
+                        None => return Ok(response),
+                    }
+                }
+                Ok(response) if attempt < ATTEMPTS && may_pass(response.status()) => {
+                    tokio::time::sleep(retry_delay(&response, attempt)).await;
+                    attempt += 1;
+                }
+                Ok(response) => return Ok(response),
+                Err(error) if attempt < ATTEMPTS && !error.is_connect() && !error.is_builder() => {
+                    tokio::time::sleep(backoff(attempt)).await;
+                    attempt += 1;
+                }
+                Err(error) => {
+                    let url = error
+                        .url()
+                        .map_or_else(|| endpoint.to_owned(), ToString::to_string);
+                    return Err(failed(&url, &describe(&error)));
+                }
+            }
+        }
+    }
+
+    /// The answer to a challenge; `None` where we have nothing to answer with.
+    async fn log_in(&self, response: &Response) -> Result<Option<HeaderValue>> {
+        let challenges = response.headers().get_all(WWW_AUTHENTICATE);
+        let challenges: Vec<Challenge> = challenges
+            .iter()
+            .filter_map(|value| Challenge::parse(value.to_str().ok()?))
+            .collect();
+        if let Some(bearer) = challenges
+            .iter()
+            .find(|challenge| challenge.scheme == "bearer")
+        {
+            return self.token(bearer).await.map(Some);
+        }
+        Ok(challenges
+            .iter()
+            .any(|challenge| challenge.scheme == "basic")
+            .then(|| self.basic())
+            .flatten())
+    }
+
+    fn basic(&self) -> Option<HeaderValue> {
+        use base64::Engine as _;
+        let auth = self.auth.as_ref()?;
+        let pair = base64::engine::general_purpose::STANDARD
+            .encode(format!("{}:{}", auth.username, auth.password));
+        secret(&format!("Basic {pair}"))
+    }
+
+    async fn token(&self, challenge: &Challenge) -> Result<HeaderValue> {
+        if let Some(token) = self
+            .auth
+            .as_ref()
+            .map(|auth| &auth.registrytoken)
+            .filter(|token| !token.is_empty())
+        {
+            return secret(&format!("Bearer {token}"))
+                .ok_or_else(|| Error::Unauthorized(self.reference.registry.clone()));
+        }
+        let realm = challenge
+            .parameters
+            .get("realm")
+            .cloned()
+            .unwrap_or_default();
+        let mut url = reqwest::Url::parse(&realm)
+            .map_err(|_| failed(&realm, "the registry's challenge names no valid realm"))?;
+        let scope = format!("repository:{}:pull", self.reference.repository);
+        let scope = challenge.parameters.get("scope").cloned().unwrap_or(scope);
+        if let Some(service) = challenge.parameters.get("service") {
+            url.query_pairs_mut().append_pair("service", service);
+        }
+        url.query_pairs_mut().append_pair("scope", &scope);
+        let request = self
+            .basic()
+            .into_iter()
+            .fold(self.http.get(url), |request, login| {
+                request.header(AUTHORIZATION, login)
+            });
+        let response = request
+            .send()
+            .await
+            .map_err(|error| failed(&realm, &describe(&error)))?;
+        let response = self.check(&realm, response)?;
+        let token: Token = response
+            .json()
+            .await
+            .map_err(|error| failed(&realm, &describe(&error)))?;
+        let token = token.token.or(token.access_token).unwrap_or_default();
+        secret(&format!("Bearer {token}")).ok_or_else(|| failed(&realm, "the token is not usable"))
+    }
+
+    fn logins(&self) -> std::sync::MutexGuard<'_, HashMap<String, HeaderValue>> {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// One `WWW-Authenticate` challenge.
+#[derive(Debug, PartialEq, Eq)]
+struct Challenge {
+    scheme: String,
+    parameters: HashMap<String, String>,
+}
+
+impl Challenge {
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        let mut parameters = HashMap::new();
+        let mut rest = rest.trim_start();
+        while let Some((key, after)) = rest.split_once('=') {
+            let (value, after) = match after.strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"')?,
+                None => after.split_once(',').unwrap_or((after, "")),
+            };
+            parameters.insert(key.trim().to_ascii_lowercase(), value.trim().to_owned());
+            rest = after.trim_start_matches([',', ' ']);
+        }
+        Some(Self {
+            scheme: scheme.to_ascii_lowercase(),
+            parameters,
+        })
+    }
+}
+
+/// reqwest takes the credentials off a request that is redirected to another host or port.
+fn http_client() -> Result<reqwest::Client> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    // The host's own authorities count too: a private registry's is installed there.
+    for bundle in [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+    ] {
+        use rustls::pki_types::pem::PemObject as _;
+        let Ok(certificates) = rustls::pki_types::CertificateDer::pem_file_iter(bundle) else {
+            continue;
+        };
+        roots.add_parsable_certificates(certificates.filter_map(Result::ok));
+    }
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Unsupported(format!("TLS: {error}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("windlassd/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(STALL_TIMEOUT)
+        .build()
+        .map_err(|error| Error::Unsupported(format!("HTTP client: {}", describe(&error))))
+}
+
+fn may_pass(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
+
+fn retry_delay(response: &Response, attempt: u32) -> Duration {
+    let header = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    header.map_or_else(
+        || backoff(attempt),
+        |seconds| Duration::from_secs(seconds).min(Duration::from_secs(30)),
+    )
+}
+
+/// 0.25 s, 0.5 s, 1 s, …
+pub(super) fn backoff(attempt: u32) -> Duration {
+    Duration::from_millis(125) * 2_u32.saturating_pow(attempt.min(8))
+}
+
+fn secret(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn failed(url: &str, reason: &str) -> Error {
+    Error::Registry {
+        url: url.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// The innermost cause: reqwest's own message repeats the address and hides it.
+pub(super) fn describe(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_are_read() {
+        let challenge =
+            Challenge::parse(r#"Bearer realm="https://auth.example/token",service="reg",scope="repository:a/b:pull,push""#).unwrap();
+        assert_eq!(challenge.scheme, "bearer");
+        assert_eq!(challenge.parameters["realm"], "https://auth.example/token");
+        assert_eq!(challenge.parameters["scope"], "repository:a/b:pull,push");
+        assert_eq!(
+            Challenge::parse("Basic realm=x").unwrap().parameters["realm"],
+            "x"
+        );
+        assert_eq!(Challenge::parse("Negotiate").unwrap().scheme, "negotiate");
+        assert_eq!(Challenge::parse(r#"Bearer realm="unterminated"#), None);
+    }
+}
