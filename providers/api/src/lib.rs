@@ -3,7 +3,16 @@
 //! Deliberately absent: SSH, the store, retries and intents. A provider makes one call to its cloud and
 //! reports what happened; the lifecycle in `windlass-machine` decides what that means.
 
-use std::{collections::BTreeMap, time::Duration};
+pub mod conformance;
+mod driver;
+pub mod fake;
+mod options;
+
+pub use driver::{Context, Driver};
+pub use fake::Fake;
+pub use options::{OptionSpec, OptionValues, fill_from_environment, resolve, storable};
+
+use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -114,6 +123,26 @@ impl ProviderError {
 /// Result of a provider call.
 pub type Result<T, E = ProviderError> = std::result::Result<T, E>;
 
+/// Whether a provider's hosts exist only because it made them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Create makes a host, delete destroys it, list shows every host with a token of ours.
+    Makes,
+    /// The host was there before and stays: create only checks, delete touches nothing, list is empty.
+    Adopts,
+}
+
+/// Which key logs in to a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginKey {
+    /// A key pair made for the machine; its public half goes into [`CreateRequest::authorized_key`].
+    PerMachine,
+    /// This private key file, given by the user; copy it into the machine's directory.
+    File(PathBuf),
+    /// What the user's own `ssh` would use: the agent, `~/.ssh/config`, the default key files.
+    Users,
+}
+
 /// What creates and destroys hosts.
 #[async_trait]
 pub trait Provider: Send + Sync {
@@ -131,6 +160,16 @@ pub trait Provider: Send + Sync {
 
     /// Destroys it and everything create made for it. Deleting what is gone is success.
     async fn delete(&self, id: &str) -> Result<()>;
+
+    /// Whether create makes a host, or takes over one that exists.
+    fn ownership(&self) -> Ownership {
+        Ownership::Makes
+    }
+
+    /// The key that logs in to a host of this provider.
+    fn login_key(&self) -> LoginKey {
+        LoginKey::PerMachine
+    }
 
     /// Power operations, where the provider has them.
     fn power(&self) -> Option<&dyn Power> {
@@ -150,23 +189,3 @@ pub trait Power: Send + Sync {
     /// Cuts the power.
     async fn kill(&self, id: &str) -> Result<()>;
 }
-
-/// One option of a provider: a flag (`--<provider>-<name>`), an environment variable and a YAML key alike.
-#[derive(Clone, Copy, Debug)]
-pub struct OptionSpec {
-    /// Name without the provider's prefix, in kebab case: `ip-address`.
-    pub name: &'static str,
-    /// Environment variable that is read when the flag is absent.
-    pub env: Option<&'static str>,
-    /// One line of help.
-    pub help: &'static str,
-    /// Shown in help, used when nothing is given.
-    pub default: Option<&'static str>,
-    /// Create fails without it.
-    pub required: bool,
-    /// A credential: never stored, never printed.
-    pub secret: bool,
-}
-
-/// Option values by name without prefix, as collected from flags, environment and YAML.
-pub type OptionValues = BTreeMap<String, String>;
