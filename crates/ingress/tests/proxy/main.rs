@@ -1,2 +1,7 @@
 //! The real proxy process before real upstreams.
-fn main() {}
+
+mod failures;
+mod harness;
+mod messages;
+mod routing;
+mod swaps;
