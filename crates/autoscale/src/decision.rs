@@ -82,9 +82,19 @@ impl Decision {
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.changes() {
-            write!(f, "{} -> {} machines: ", self.current, self.desired)?;
+            let noun = if self.desired == 1 {
+                "machine"
+            } else {
+                "machines"
+            };
+            write!(f, "{} -> {} {noun}: ", self.current, self.desired)?;
         } else {
-            write!(f, "{} machines stay: ", self.current)?;
+            let (noun, verb) = if self.current == 1 {
+                ("machine", "stays")
+            } else {
+                ("machines", "stay")
+            };
+            write!(f, "{} {noun} {verb}: ", self.current)?;
         }
         if let Some(mean) = self.mean_cpu_percent {
             write!(f, "mean cpu {mean:.0} %, ")?;
