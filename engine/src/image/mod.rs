@@ -1,6 +1,6 @@
 //! Images: references, registries, layers on disk.
 //!
-//! Deliberately absent: mounting (the runtime does it) and building.
+//! Deliberately absent: building, and what a container is.
 
 mod archive;
 mod arrival;
@@ -8,10 +8,13 @@ mod config;
 mod error;
 mod layer;
 mod manifest;
+mod overlay;
 mod pull;
 mod reference;
 mod registry;
+mod save;
 mod store;
+mod tarball;
 mod unpack;
 
 pub use archive::{Loaded, tar_of};
@@ -19,7 +22,9 @@ pub use config::RegistryConfig;
 pub use error::{Error, Result};
 pub use layer::{LayerStore, PendingLayer};
 pub use manifest::{Descriptor, HistoryEntry, ImageConfig, Manifest, Platform, RootFs, RunConfig};
+pub use overlay::Overlays;
 pub use pull::ProgressSink;
 pub use reference::Reference;
 pub use store::{Image, ImageMeta, ImageStore, Removed};
+pub use tarball::{Written, write_layer};
 pub use unpack::{Unpacked, unpack};
