@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: everything of the control side. The engine knows one host, its own.
 
+pub mod build;
 pub mod container;
 pub mod http;
 pub mod image;

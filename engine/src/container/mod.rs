@@ -40,6 +40,7 @@ pub use exec::Exec;
 pub use list::Query;
 pub use logs::{LogQuery, LogReader, Tail, path as log_path};
 pub use mounts::MountRecord;
+pub(crate) use prepare::resolv_conf;
 pub use registry::{Container, Registry};
 pub use stop::{Removal, WaitFor};
 

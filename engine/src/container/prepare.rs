@@ -331,7 +331,8 @@ fn hosts(
 }
 
 /// The host's, without its loopback servers where the container cannot reach them; `--dns…` and the network's own server win.
-fn resolv_conf(
+/// `/etc/resolv.conf` of a container.
+pub(crate) fn resolv_conf(
     host: &HostConfig,
     original: &str,
     on_host: bool,

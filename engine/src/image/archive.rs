@@ -216,7 +216,8 @@ fn decompressed(mut file: std::fs::File) -> Result<Box<dyn Read>> {
     by_magic(&magic[..got], file)
 }
 
-fn peeked<'a>(mut archive: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+/// What is in an archive, compressed by gzip, zstd or not at all.
+pub(crate) fn peeked<'a>(mut archive: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     let mut magic = [0_u8; 4];
     let mut got = 0;
     while got < magic.len() {

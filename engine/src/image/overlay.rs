@@ -30,7 +30,9 @@ impl Overlays {
         for folder in ["rootfs", "l", "empty"] {
             fs_err::create_dir_all(root.join(folder))?;
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(Self {
+            root: root.to_owned(),
+        })
     }
 
     /// Mounts a container's root file system, and makes its writable layer at the first time.
@@ -49,6 +51,8 @@ impl Overlays {
             format!("lowerdir={lower}"),
             format!("upperdir=rootfs/{container}/upper"),
             format!("workdir=rootfs/{container}/work"),
+            // A layer is archived from its folder alone: nothing in it may point to another one.
+            "index=off,redirect_dir=off,metacopy=off".to_owned(),
         ]
         .join(",");
         self.mount_overlay(options, &merged)?;
@@ -60,10 +64,16 @@ impl Overlays {
         let mut names = Vec::new();
         for folder in store.layer_dirs(image) {
             let inside = folder.strip_prefix(&self.root).unwrap_or(&folder);
-            let hex = inside.iter().nth(1).and_then(|name| name.to_str()).unwrap_or_default();
+            let hex = inside
+                .iter()
+                .nth(1)
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             let short = format!("l/{}", hex.get(..16).unwrap_or(hex));
             match symlink(Path::new("..").join(inside), self.root.join(&short)) {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(error.into());
+                }
                 _ => names.push(short),
             }
         }
@@ -80,10 +90,18 @@ impl Overlays {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
             std::env::set_current_dir(&root)?;
             let options = std::ffi::CString::new(options)?;
-            mount("overlay", &target, "overlay", MountFlags::empty(), options.as_c_str())?;
+            mount(
+                "overlay",
+                &target,
+                "overlay",
+                MountFlags::empty(),
+                options.as_c_str(),
+            )?;
             Ok(())
         });
-        let outcome = mounting.join().map_err(|_| Error::Unsupported("the mounting thread stopped".into()))?;
+        let outcome = mounting
+            .join()
+            .map_err(|_| Error::Unsupported("the mounting thread stopped".into()))?;
         outcome.map_err(|error| {
             let hint = match error.raw_os_error() {
                 Some(libc::EINVAL) => " (the engine's folder must lie on a file system like ext4 or xfs, not on overlayfs)",
@@ -129,7 +147,12 @@ impl Overlays {
     }
 
     /// What differs from the image, in the order of the paths.
-    pub fn changes(&self, container: &str, store: &ImageStore, image: &Image) -> Result<Vec<Change>> {
+    pub fn changes(
+        &self,
+        container: &str,
+        store: &ImageStore,
+        image: &Image,
+    ) -> Result<Vec<Change>> {
         let upper = self.upper(container);
         let layers = store.layer_dirs(image);
         let mut changes = Vec::new();
@@ -143,7 +166,12 @@ impl Overlays {
     }
 }
 
-fn collect(upper: &Path, inside: &Path, layers: &[PathBuf], changes: &mut Vec<Change>) -> Result<()> {
+fn collect(
+    upper: &Path,
+    inside: &Path,
+    layers: &[PathBuf],
+    changes: &mut Vec<Change>,
+) -> Result<()> {
     for entry in fs_err::read_dir(upper.join(inside))? {
         let path = inside.join(entry?.file_name());
         let metadata = fs_err::symlink_metadata(upper.join(&path))?;
@@ -154,7 +182,10 @@ fn collect(upper: &Path, inside: &Path, layers: &[PathBuf], changes: &mut Vec<Ch
             (false, true) => MODIFIED,
             (false, false) => ADDED,
         };
-        changes.push(Change { path: format!("/{}", path.display()), kind });
+        changes.push(Change {
+            path: format!("/{}", path.display()),
+            kind,
+        });
         if metadata.is_dir() {
             collect(upper, &path, layers, changes)?;
         }
@@ -163,16 +194,20 @@ fn collect(upper: &Path, inside: &Path, layers: &[PathBuf], changes: &mut Vec<Ch
 }
 
 /// Whether the layers, the topmost first, show something at the path.
-fn exists_below(layers: &[PathBuf], path: &Path) -> bool {
+pub(crate) fn exists_below(layers: &[PathBuf], path: &Path) -> bool {
     for layer in layers {
         if let Ok(metadata) = fs_err::symlink_metadata(layer.join(path)) {
             return !is_whiteout(&metadata);
         }
-        let hidden = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).any(|ancestor| {
-            let ancestor = layer.join(ancestor);
-            fs_err::symlink_metadata(&ancestor)
-                .is_ok_and(|metadata| !metadata.is_dir() || is_opaque(&ancestor))
-        });
+        let hidden = path
+            .ancestors()
+            .skip(1)
+            .filter(|p| !p.as_os_str().is_empty())
+            .any(|ancestor| {
+                let ancestor = layer.join(ancestor);
+                fs_err::symlink_metadata(&ancestor)
+                    .is_ok_and(|metadata| !metadata.is_dir() || is_opaque(&ancestor))
+            });
         if hidden {
             return false;
         }

@@ -60,6 +60,31 @@ impl Registry {
         })
     }
 
+    /// Whether a registry takes the credentials; `serveraddress` empty means Docker Hub.
+    pub async fn log_in_at(config: &RegistryConfig, auth: &RegistryAuth) -> Result<()> {
+        let address = auth
+            .serveraddress
+            .trim_start_matches("https://")
+            .trim_start_matches("http://");
+        let host = address.split('/').next().unwrap_or_default();
+        let registry = match host {
+            "" | "index.docker.io" | "docker.io" | "registry-1.docker.io" => "docker.io",
+            other => other,
+        };
+        let reference = Reference {
+            registry: registry.to_owned(),
+            repository: String::new(),
+            tag: None,
+            digest: None,
+        };
+        let this = Self::new(config, &reference, Some(auth.clone()))?;
+        // A mirror's word is not the registry's own: that is the last one.
+        let endpoint = this.endpoints.last().cloned().unwrap_or_default();
+        let url = format!("{endpoint}/v2/");
+        let response = this.send(&endpoint, |http| http.get(&url)).await?;
+        this.check(&url, response).map(drop)
+    }
+
     /// Fetches a manifest by tag or digest, from the first endpoint that has it.
     pub async fn manifest(&self, target: &str) -> Result<RawManifest> {
         let mut last = None;
@@ -233,7 +258,9 @@ impl Registry {
         if let Some(service) = challenge.parameters.get("service") {
             url.query_pairs_mut().append_pair("service", service);
         }
-        url.query_pairs_mut().append_pair("scope", &scope);
+        if !self.reference.repository.is_empty() {
+            url.query_pairs_mut().append_pair("scope", &scope);
+        }
         let request = self
             .basic()
             .into_iter()

@@ -16,7 +16,12 @@ use super::{Error, Image, ImageStore, Reference, Result, write_layer};
 impl ImageStore {
     /// Writes the images to an archive. Blocking.
     pub fn save(&self, references: &[String], out: impl Write) -> Result<()> {
-        let mut saving = Saving { store: self, tar: tar::Builder::new(out), written: BTreeSet::new(), layers: BTreeMap::new() };
+        let mut saving = Saving {
+            store: self,
+            tar: tar::Builder::new(out),
+            written: BTreeSet::new(),
+            layers: BTreeMap::new(),
+        };
         let mut entries = Vec::new();
         let mut manifests = Vec::new();
         for (image, names) in self.wanted(references)? {
@@ -36,15 +41,23 @@ impl ImageStore {
         let mut wanted: BTreeMap<String, (Image, BTreeSet<String>)> = BTreeMap::new();
         for name in references {
             let image = self.resolve(name)?;
-            let by_id = image.id.trim_start_matches("sha256:").starts_with(name.trim_start_matches("sha256:"));
-            let entry = wanted.entry(image.id.clone()).or_insert((image, BTreeSet::new()));
+            let by_id = image
+                .id
+                .trim_start_matches("sha256:")
+                .starts_with(name.trim_start_matches("sha256:"));
+            let entry = wanted
+                .entry(image.id.clone())
+                .or_insert((image, BTreeSet::new()));
             if let (false, Ok(reference)) = (by_id, Reference::parse(name)) {
                 if reference.tag.is_some() && reference.digest.is_none() {
                     entry.1.insert(reference.familiar());
                 }
             }
         }
-        Ok(wanted.into_values().map(|(image, names)| (image, names.into_iter().collect())).collect())
+        Ok(wanted
+            .into_values()
+            .map(|(image, names)| (image, names.into_iter().collect()))
+            .collect())
     }
 }
 
@@ -72,7 +85,8 @@ impl<W: Write> Saving<'_, W> {
         let digests: Vec<&str> = layers.iter().map(|(digest, _)| digest.as_str()).collect();
         let mut config = self.store.config_bytes(&image.id)?;
         if digests != image.config.rootfs.diff_ids {
-            let mut value: serde_json::Value = serde_json::from_slice(&config).map_err(io::Error::from)?;
+            let mut value: serde_json::Value =
+                serde_json::from_slice(&config).map_err(io::Error::from)?;
             value["rootfs"]["diff_ids"] = json!(digests);
             config = serde_json::to_vec(&value).map_err(io::Error::from)?;
         }
@@ -129,9 +143,11 @@ impl<W: Write> Saving<'_, W> {
         file.seek(SeekFrom::Start(0))?;
         if self.written.insert(digest.clone()) {
             let mut header = header(size);
-            self.tar.append_data(&mut header, blob_name(&digest), file)?;
+            self.tar
+                .append_data(&mut header, blob_name(&digest), file)?;
         }
-        self.layers.insert(diff_id.to_owned(), (digest.clone(), size));
+        self.layers
+            .insert(diff_id.to_owned(), (digest.clone(), size));
         Ok((digest, size))
     }
 
@@ -145,7 +161,9 @@ impl<W: Write> Saving<'_, W> {
 
     fn file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let mut header = header(bytes.len() as u64);
-        self.tar.append_data(&mut header, Path::new(name), bytes).map_err(Error::from)
+        self.tar
+            .append_data(&mut header, Path::new(name), bytes)
+            .map_err(Error::from)
     }
 }
 
@@ -172,7 +190,10 @@ pub(crate) struct HashingWriter<W> {
 impl<W: Write> HashingWriter<W> {
     /// Around another writer.
     pub(crate) fn new(inner: W) -> Self {
-        Self { inner, hash: Sha256::new() }
+        Self {
+            inner,
+            hash: Sha256::new(),
+        }
     }
 
     /// `sha256:…` of everything written.
@@ -201,16 +222,30 @@ mod tests {
     #[test]
     fn what_is_saved_loads_with_the_same_files_and_names() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let open = |root: &tempfile::TempDir| ImageStore::open(root.path(), RegistryConfig::default()).unwrap();
+        let open = |root: &tempfile::TempDir| {
+            ImageStore::open(root.path(), RegistryConfig::default()).unwrap()
+        };
         let (from, to) = (open(&a), open(&b));
-        let files = [("z".to_owned(), (0o755, b"last".to_vec())), ("a".to_owned(), (0o644, b"first".to_vec()))];
+        let files = [
+            ("z".to_owned(), (0o755, b"last".to_vec())),
+            ("a".to_owned(), (0o644, b"first".to_vec())),
+        ];
         let layer = tar_of(&files.into_iter().collect()).unwrap();
-        let id = from.import(&layer[..], ImageConfig { os: "linux".into(), ..Default::default() }).unwrap();
+        let id = from
+            .import(
+                &layer[..],
+                ImageConfig {
+                    os: "linux".into(),
+                    ..Default::default()
+                },
+            )
+            .unwrap();
         for name in ["x:1", "x:2"] {
             from.tag(&id, &Reference::parse(name).unwrap()).unwrap();
         }
         let mut archive = Vec::new();
-        from.save(&["x:1".into(), "x:2".into()], &mut archive).unwrap();
+        from.save(&["x:1".into(), "x:2".into()], &mut archive)
+            .unwrap();
         let loaded = to.load(&archive[..]).unwrap();
         assert_eq!(loaded[0].names, ["x:1", "x:2"]);
         let image = to.resolve("x:2").unwrap();
@@ -218,6 +253,9 @@ mod tests {
         assert_eq!(fs_err::read_to_string(layer.join("z")).unwrap(), "last");
         let mut again = Vec::new();
         to.save(&["x:1".into(), "x:2".into()], &mut again).unwrap();
-        assert!(archive == again, "an image that was saved once keeps its id");
+        assert!(
+            archive == again,
+            "an image that was saved once keeps its id"
+        );
     }
 }

@@ -27,7 +27,7 @@ pub struct ImageStore {
 }
 
 /// Names of images: `registry/repository:tag` and `registry/repository@digest` in full, to ids.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Names {
     tags: BTreeMap<String, String>,
     digests: BTreeMap<String, String>,
@@ -261,6 +261,57 @@ impl ImageStore {
         Ok(removed)
     }
 
+    /// Removes images without a name, or all, that are not in `used`; with the bytes of the layers won.
+    pub fn prune(&self, all: bool, used: &[String]) -> Result<(Vec<Removed>, u64)> {
+        let (mut removed, mut won) = (Vec::new(), 0);
+        // Children go before their parents, which they keep.
+        loop {
+            let mut progress = false;
+            for image in self.list()? {
+                let named = !image.repo_tags.is_empty() && !all;
+                if named || used.contains(&image.id) {
+                    continue;
+                }
+                let before = self.layers_size()?;
+                let mut gone = Vec::new();
+                self.delete(&image, &mut gone)?;
+                if !gone.is_empty() {
+                    self.forget_names(&image.id, &mut removed)?;
+                    won += before.saturating_sub(self.layers_size()?);
+                    progress = true;
+                    removed.append(&mut gone);
+                }
+            }
+            if !progress {
+                return Ok((removed, won));
+            }
+        }
+    }
+
+    fn layers_size(&self) -> Result<u64> {
+        let layers = self.layers.list()?;
+        Ok(layers
+            .iter()
+            .filter_map(|id| self.layers.info(id).ok())
+            .map(|info| info.size)
+            .sum())
+    }
+
+    fn forget_names(&self, id: &str, removed: &mut Vec<Removed>) -> Result<()> {
+        let mut names = self.names();
+        let before = names.clone();
+        for map in [&before.tags, &before.digests] {
+            removed.extend(
+                map.iter()
+                    .filter(|(_, owner)| *owner == id)
+                    .map(|(key, _)| Removed::Untagged(familiar_key(key))),
+            );
+        }
+        names.tags.retain(|_, owner| owner != id);
+        names.digests.retain(|_, owner| owner != id);
+        self.save_names(&mut names, before)
+    }
+
     fn delete(&self, image: &Image, removed: &mut Vec<Removed>) -> Result<()> {
         if self
             .list()?
@@ -288,13 +339,38 @@ impl ImageStore {
             self.layers.remove(diff_id)?;
             removed.push(Removed::Deleted(diff_id.clone()));
         }
+        self.delete_step_before(image, removed)
+    }
+
+    /// The steps that a build went through have no names of their own and go with what they led to.
+    fn delete_step_before(&self, image: &Image, removed: &mut Vec<Removed>) -> Result<()> {
+        let Some(parent) = image
+            .meta
+            .parent
+            .as_deref()
+            .and_then(|id| self.image(id).ok())
+        else {
+            return Ok(());
+        };
+        if parent.repo_tags.is_empty() && parent.repo_digests.is_empty() {
+            self.delete(&parent, removed)?;
+        }
         Ok(())
     }
 
-    /// Layers of no image are what a crash between layer and image left.
+    /// Layers of no image, and names of none, are what a crash in the middle left.
     fn sweep(&self) -> Result<()> {
-        let kept: BTreeSet<String> = self
-            .list()?
+        let images = self.list()?;
+        let mut names = self.names();
+        let before = names.clone();
+        let known = |id: &String| images.iter().any(|image| image.id == *id);
+        names.tags.retain(|_, id| known(id));
+        names.digests.retain(|_, id| known(id));
+        if *names != before {
+            self.save_names(&mut names, before)?;
+        }
+        drop(names);
+        let kept: BTreeSet<String> = images
             .into_iter()
             .flat_map(|image| image.config.rootfs.diff_ids)
             .collect();

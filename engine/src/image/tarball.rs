@@ -22,9 +22,12 @@ pub struct Written {
 /// Whether the folder hides what lower layers have there.
 pub(super) fn is_opaque(path: &Path) -> bool {
     let mut value = [0_u8; 4];
-    ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|name| {
-        rustix::fs::lgetxattr(path, *name, &mut value).is_ok_and(|n| value.get(..n) == Some(b"y"))
-    })
+    ["trusted.overlay.opaque", "user.overlay.opaque"]
+        .iter()
+        .any(|name| {
+            rustix::fs::lgetxattr(path, *name, &mut value)
+                .is_ok_and(|n| value.get(..n) == Some(b"y"))
+        })
 }
 
 /// Whether it is overlayfs' mark of a file removed.
@@ -82,7 +85,11 @@ impl<W: Write> LayerWriter<W> {
             header.set_entry_type(tar::EntryType::Directory);
             let mut name = inside.as_os_str().as_bytes().to_vec();
             name.push(b'/');
-            self.tar.append_data(&mut header, PathBuf::from(OsString::from_vec(name)), io::empty())?;
+            self.tar.append_data(
+                &mut header,
+                PathBuf::from(OsString::from_vec(name)),
+                io::empty(),
+            )?;
             if is_opaque(&path) {
                 self.empty(&inside.join(".wh..wh..opq"))?;
             }
@@ -90,7 +97,9 @@ impl<W: Write> LayerWriter<W> {
         }
         if kind.is_symlink() {
             header.set_entry_type(tar::EntryType::Symlink);
-            return self.tar.append_link(&mut header, inside, fs_err::read_link(&path)?);
+            return self
+                .tar
+                .append_link(&mut header, inside, fs_err::read_link(&path)?);
         }
         if kind.is_char_device() || kind.is_block_device() || kind.is_fifo() {
             return self.device(&mut header, inside, &metadata);
@@ -100,7 +109,8 @@ impl<W: Write> LayerWriter<W> {
                 header.set_entry_type(tar::EntryType::Link);
                 return self.tar.append_link(&mut header, inside, first);
             }
-            self.links.insert((metadata.dev(), metadata.ino()), inside.to_owned());
+            self.links
+                .insert((metadata.dev(), metadata.ino()), inside.to_owned());
         }
         header.set_size(metadata.len());
         self.written.size += metadata.len();
@@ -110,7 +120,12 @@ impl<W: Write> LayerWriter<W> {
         self.tar.append_data(&mut header, inside, padded)
     }
 
-    fn device(&mut self, header: &mut tar::Header, inside: &Path, metadata: &Metadata) -> io::Result<()> {
+    fn device(
+        &mut self,
+        header: &mut tar::Header,
+        inside: &Path,
+        metadata: &Metadata,
+    ) -> io::Result<()> {
         let kind = metadata.file_type();
         header.set_entry_type(if kind.is_char_device() {
             tar::EntryType::Char
@@ -142,8 +157,13 @@ impl<W: Write> LayerWriter<W> {
             return Ok(());
         };
         let mut found = BTreeMap::new();
-        for name in names[..length].split(|b| *b == 0).filter(|name| !name.is_empty()) {
-            let Ok(name) = std::str::from_utf8(name) else { continue };
+        for name in names[..length]
+            .split(|b| *b == 0)
+            .filter(|name| !name.is_empty())
+        {
+            let Ok(name) = std::str::from_utf8(name) else {
+                continue;
+            };
             if !(name.starts_with("user.") || name == "security.capability")
                 || name.starts_with("user.overlay.")
             {
@@ -158,7 +178,11 @@ impl<W: Write> LayerWriter<W> {
         if found.is_empty() {
             return Ok(());
         }
-        self.tar.append_pax_extensions(found.iter().map(|(name, value)| (name.as_str(), value.as_slice())))
+        self.tar.append_pax_extensions(
+            found
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_slice())),
+        )
     }
 }
 
@@ -199,15 +223,28 @@ mod tests {
             rustix::fs::mknodat(rustix::fs::CWD, root.join(name), file_type, 0o600.into(), 0)
         };
         device("etc/gone").unwrap();
-        rustix::fs::lsetxattr(root.join("etc/deep"), "trusted.overlay.opaque", b"y", rustix::fs::XattrFlags::empty())
-            .unwrap();
-        rustix::fs::lsetxattr(root.join("etc/a"), "user.color", b"red", rustix::fs::XattrFlags::empty()).unwrap();
+        rustix::fs::lsetxattr(
+            root.join("etc/deep"),
+            "trusted.overlay.opaque",
+            b"y",
+            rustix::fs::XattrFlags::empty(),
+        )
+        .unwrap();
+        rustix::fs::lsetxattr(
+            root.join("etc/a"),
+            "user.color",
+            b"red",
+            rustix::fs::XattrFlags::empty(),
+        )
+        .unwrap();
         let mut first = Vec::new();
         let written = write_layer(root, &mut first).unwrap();
         assert_eq!(written.size, 9);
         super::super::unpack(&first[..], to.path(), 1 << 20).unwrap();
         assert!(is_opaque(&to.path().join("etc/deep")));
-        assert!(is_whiteout(&fs_err::symlink_metadata(to.path().join("etc/gone")).unwrap()));
+        assert!(is_whiteout(
+            &fs_err::symlink_metadata(to.path().join("etc/gone")).unwrap()
+        ));
         let mut second = Vec::new();
         write_layer(to.path(), &mut second).unwrap();
         assert!(first == second, "the archive changed on its way");
