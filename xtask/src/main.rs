@@ -2,6 +2,7 @@
 
 mod budget;
 mod ci;
+mod engine;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -17,6 +18,8 @@ struct Args {
 enum Command {
     /// Formatting, clippy, tests, layer guards and budgets; installs what it needs.
     Ci,
+    /// The binaries for hosts, static, compressed; prints their folder last.
+    Engine(engine::Options),
     /// The size budgets alone.
     Budget,
 }
@@ -24,6 +27,10 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Ci => ci::run_all(),
+        Command::Engine(options) => {
+            println!("{}", engine::build(&options)?.display());
+            Ok(())
+        }
         Command::Budget => budget::check(),
     }
 }
