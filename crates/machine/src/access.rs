@@ -44,7 +44,11 @@ pub struct AccessError {
 impl AccessError {
     /// An error with a one-sentence message.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, source: None }
+        Self {
+            message: message.into(),
+            hint: None,
+            source: None,
+        }
     }
 }
 
@@ -52,7 +56,8 @@ impl AccessError {
 #[async_trait]
 pub trait HostAccess: Send + Sync {
     /// Makes the machine's keys, or returns those made before.
-    async fn prepare(&self, machine: &MachineName, key: &LoginKey) -> Result<HostKeys, AccessError>;
+    async fn prepare(&self, machine: &MachineName, key: &LoginKey)
+    -> Result<HostKeys, AccessError>;
 
     /// Returns when a login over SSH has worked (the host key checked, or shown and pinned); gives up after a bounded time.
     async fn connect(&self, machine: &Machine) -> Result<(), AccessError>;

@@ -14,4 +14,6 @@ pub use lifecycle::{CreateSpec, Lifecycle, LifecycleError, Orphans, PowerAction,
 pub use name::{MachineName, NameError};
 pub use record::{Engine, EngineKind, Machine, Slot, State};
 pub use report::{Event, Phase, Reporter, Silent, Step};
-pub use store::{Intent, IntentKind, IntentStep, Lock, Release, SqliteStore, Store, StoreError, Write};
+pub use store::{
+    Intent, IntentKind, IntentStep, Lock, Release, SqliteStore, Store, StoreError, Write,
+};

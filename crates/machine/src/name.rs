@@ -101,7 +101,9 @@ mod tests {
         for good in ["web1", "a", "0a", "web-1", &long[..63]] {
             assert!(MachineName::new(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "Web", "a.b", "a_b", "a b", "../x", "12", "ü", "a/b", &long] {
+        for bad in [
+            "", "-a", "a-", "Web", "a.b", "a_b", "a b", "../x", "12", "ü", "a/b", &long,
+        ] {
             let error = MachineName::new(bad).unwrap_err();
             assert!(error.to_string().contains(bad), "{error}");
         }

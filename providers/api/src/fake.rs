@@ -10,7 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 
-use crate::{CreateRequest, ErrorKind, Instance, Power, PowerState, Provider, ProviderError, Result};
+use crate::{
+    CreateRequest, ErrorKind, Instance, Power, PowerState, Provider, ProviderError, Result,
+};
 
 /// What goes wrong in one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +107,11 @@ impl Fake {
 
     /// What really exists, whatever `list` would answer.
     pub fn instances(&self) -> Vec<Instance> {
-        self.cloud().instances.iter().map(|machine| machine.instance.clone()).collect()
+        self.cloud()
+            .instances
+            .iter()
+            .map(|machine| machine.instance.clone())
+            .collect()
     }
 
     fn cloud(&self) -> MutexGuard<'_, Cloud> {
@@ -113,28 +119,55 @@ impl Fake {
     }
 
     /// One call: latency, the fault in store for it, and the effect unless the fault came before it.
-    async fn call<T>(&self, call: Call, effect: impl FnOnce(&mut Cloud) -> Result<T> + Send) -> Result<T> {
+    async fn call<T>(
+        &self,
+        call: Call,
+        effect: impl FnOnce(&mut Cloud) -> Result<T> + Send,
+    ) -> Result<T> {
         let (latency, fault) = {
             let mut cloud = self.cloud();
             cloud.calls.push(call);
             let at = cloud.faults.iter().position(|(meant, _)| *meant == call);
-            (cloud.latency.call, at.and_then(|at| cloud.faults.remove(at)).map(|(_, fault)| fault))
+            (
+                cloud.latency.call,
+                at.and_then(|at| cloud.faults.remove(at))
+                    .map(|(_, fault)| fault),
+            )
         };
         if latency > Duration::ZERO {
             tokio::time::sleep(latency).await;
         }
         match fault {
-            Some(Fault::Before(kind)) => return Err(ProviderError::new(kind, "injected failure before the effect")),
-            Some(Fault::Throttled(wait)) => {
-                return Err(ProviderError::new(ErrorKind::Throttled(wait), "injected throttling"));
+            Some(Fault::Before(kind)) => {
+                return Err(ProviderError::new(
+                    kind,
+                    "injected failure before the effect",
+                ));
             }
-            Some(Fault::Quota) => return Err(ProviderError::new(ErrorKind::Quota, "injected lack of capacity")),
+            Some(Fault::Throttled(wait)) => {
+                return Err(ProviderError::new(
+                    ErrorKind::Throttled(wait),
+                    "injected throttling",
+                ));
+            }
+            Some(Fault::Quota) => {
+                return Err(ProviderError::new(
+                    ErrorKind::Quota,
+                    "injected lack of capacity",
+                ));
+            }
             _ => {}
         }
         let done = effect(&mut self.cloud());
         match fault {
-            Some(Fault::After(kind)) => Err(ProviderError::new(kind, "injected failure after the effect")),
-            Some(Fault::LostReply) => Err(ProviderError::new(ErrorKind::Other, "injected loss of the reply")),
+            Some(Fault::After(kind)) => Err(ProviderError::new(
+                kind,
+                "injected failure after the effect",
+            )),
+            Some(Fault::LostReply) => Err(ProviderError::new(
+                ErrorKind::Other,
+                "injected loss of the reply",
+            )),
             _ => done,
         }
     }
@@ -163,11 +196,21 @@ impl Cloud {
     }
 
     fn create(&mut self, request: &CreateRequest) -> Result<Instance> {
-        if let Some(made) = self.instances.iter().find(|machine| machine.instance.token == request.token) {
+        if let Some(made) = self
+            .instances
+            .iter()
+            .find(|machine| machine.instance.token == request.token)
+        {
             return Ok(made.view());
         }
-        if self.limit.is_some_and(|limit| self.instances.len() >= limit) {
-            return Err(ProviderError::new(ErrorKind::Quota, "the quota of instances is used up"));
+        if self
+            .limit
+            .is_some_and(|limit| self.instances.len() >= limit)
+        {
+            return Err(ProviderError::new(
+                ErrorKind::Quota,
+                "the quota of instances is used up",
+            ));
         }
         self.next += 1;
         let number = self.next;
@@ -214,11 +257,17 @@ impl Provider for Fake {
     }
 
     async fn get(&self, id: &str) -> Result<Instance> {
-        self.call(Call::Get, |cloud| cloud.find(id).map(|machine| machine.view())).await
+        self.call(Call::Get, |cloud| {
+            cloud.find(id).map(|machine| machine.view())
+        })
+        .await
     }
 
     async fn list(&self) -> Result<Vec<Instance>> {
-        self.call(Call::List, |cloud| Ok(cloud.instances.iter().map(Machine::view).collect())).await
+        self.call(Call::List, |cloud| {
+            Ok(cloud.instances.iter().map(Machine::view).collect())
+        })
+        .await
     }
 
     async fn delete(&self, id: &str) -> Result<()> {

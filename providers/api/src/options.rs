@@ -28,7 +28,15 @@ pub struct OptionSpec {
 impl OptionSpec {
     /// An optional option without environment variable or default; set the rest with struct update syntax.
     pub const fn new(name: &'static str, help: &'static str) -> Self {
-        Self { name, env: None, help, default: None, required: false, secret: false, file: false }
+        Self {
+            name,
+            env: None,
+            help,
+            default: None,
+            required: false,
+            secret: false,
+            file: false,
+        }
     }
 }
 
@@ -57,7 +65,10 @@ pub fn resolve(driver: &str, specs: &[OptionSpec], given: &OptionValues) -> Resu
     for (name, value) in given {
         let spec = find(driver, specs, name)?;
         if values.insert(spec.name.to_owned(), value.clone()).is_some() {
-            return Err(invalid(format!("option `{}` of driver `{driver}` is given twice", spec.name)));
+            return Err(invalid(format!(
+                "option `{}` of driver `{driver}` is given twice",
+                spec.name
+            )));
         }
     }
     for spec in specs {
@@ -78,19 +89,32 @@ pub fn resolve(driver: &str, specs: &[OptionSpec], given: &OptionValues) -> Resu
 
 /// The values that may be written to the store: neither secrets nor paths of this computer.
 pub fn storable(specs: &[OptionSpec], values: &OptionValues) -> OptionValues {
-    let keep = |name: &str| specs.iter().any(|spec| spec.name == name && !spec.secret && !spec.file);
-    values.iter().filter(|(name, _)| keep(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    let keep = |name: &str| {
+        specs
+            .iter()
+            .any(|spec| spec.name == name && !spec.secret && !spec.file)
+    };
+    values
+        .iter()
+        .filter(|(name, _)| keep(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn find<'a>(driver: &str, specs: &'a [OptionSpec], name: &str) -> Result<&'a OptionSpec> {
-    let bare = name.strip_prefix(driver).and_then(|rest| rest.strip_prefix('-'));
+    let bare = name
+        .strip_prefix(driver)
+        .and_then(|rest| rest.strip_prefix('-'));
     let matches = |spec: &&OptionSpec| spec.name == name || Some(spec.name) == bare;
     if let Some(spec) = specs.iter().find(matches) {
         return Ok(spec);
     }
     let error = invalid(format!("driver `{driver}` has no option `{name}`"));
     let wanted = bare.unwrap_or(name);
-    let nearest = specs.iter().map(|spec| (distance(spec.name, wanted), spec.name)).min();
+    let nearest = specs
+        .iter()
+        .map(|spec| (distance(spec.name, wanted), spec.name))
+        .min();
     Err(match nearest {
         Some((far, near)) if far <= wanted.len().max(near.len()) / 3 + 1 => {
             error.with_hint(format!("did you mean `{near}`?"))
@@ -104,8 +128,15 @@ fn find<'a>(driver: &str, specs: &'a [OptionSpec], name: &str) -> Result<&'a Opt
 }
 
 fn missing(driver: &str, spec: &OptionSpec) -> ProviderError {
-    let environment = spec.env.map(|name| format!(", set {name}")).unwrap_or_default();
-    invalid(format!("driver `{driver}` needs the option `{}`: {}", spec.name, spec.help)).with_hint(format!(
+    let environment = spec
+        .env
+        .map(|name| format!(", set {name}"))
+        .unwrap_or_default();
+    invalid(format!(
+        "driver `{driver}` needs the option `{}`: {}",
+        spec.name, spec.help
+    ))
+    .with_hint(format!(
         "give --{driver}-{}{environment}, or write `{}` under `options` of the fleet",
         spec.name, spec.name
     ))
@@ -135,29 +166,69 @@ mod tests {
     use super::*;
 
     const SPECS: &[OptionSpec] = &[
-        OptionSpec { required: true, env: Some("GENERIC_IP_ADDRESS"), ..OptionSpec::new("ip-address", "address of the host") },
-        OptionSpec { default: Some("22"), ..OptionSpec::new("ssh-port", "SSH port") },
-        OptionSpec { secret: true, ..OptionSpec::new("token", "API token") },
-        OptionSpec { file: true, ..OptionSpec::new("ssh-key", "private key") },
+        OptionSpec {
+            required: true,
+            env: Some("GENERIC_IP_ADDRESS"),
+            ..OptionSpec::new("ip-address", "address of the host")
+        },
+        OptionSpec {
+            default: Some("22"),
+            ..OptionSpec::new("ssh-port", "SSH port")
+        },
+        OptionSpec {
+            secret: true,
+            ..OptionSpec::new("token", "API token")
+        },
+        OptionSpec {
+            file: true,
+            ..OptionSpec::new("ssh-key", "private key")
+        },
     ];
 
     fn given(pairs: &[(&str, &str)]) -> OptionValues {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
     fn defaults_prefixes_and_empties() {
-        let values = resolve("generic", SPECS, &given(&[("generic-ip-address", "192.0.2.1"), ("token", "")])).unwrap();
-        assert_eq!(values, given(&[("ip-address", "192.0.2.1"), ("ssh-port", "22")]));
+        let values = resolve(
+            "generic",
+            SPECS,
+            &given(&[("generic-ip-address", "192.0.2.1"), ("token", "")]),
+        )
+        .unwrap();
+        assert_eq!(
+            values,
+            given(&[("ip-address", "192.0.2.1"), ("ssh-port", "22")])
+        );
     }
 
     #[test]
     fn mistakes_name_the_option_and_the_way_out() {
         let cases = [
-            (given(&[("ip-addres", "1")]), "driver `generic` has no option `ip-addres`", "did you mean `ip-address`?"),
-            (given(&[("zzzzzzzz", "1")]), "driver `generic` has no option `zzzzzzzz`", "its options are: ip-address, ssh-port, token, ssh-key"),
-            (given(&[]), "driver `generic` needs the option `ip-address`: address of the host", "set GENERIC_IP_ADDRESS"),
-            (given(&[("ip-address", "a"), ("generic-ip-address", "b")]), "given twice", ""),
+            (
+                given(&[("ip-addres", "1")]),
+                "driver `generic` has no option `ip-addres`",
+                "did you mean `ip-address`?",
+            ),
+            (
+                given(&[("zzzzzzzz", "1")]),
+                "driver `generic` has no option `zzzzzzzz`",
+                "its options are: ip-address, ssh-port, token, ssh-key",
+            ),
+            (
+                given(&[]),
+                "driver `generic` needs the option `ip-address`: address of the host",
+                "set GENERIC_IP_ADDRESS",
+            ),
+            (
+                given(&[("ip-address", "a"), ("generic-ip-address", "b")]),
+                "given twice",
+                "",
+            ),
         ];
         for (values, message, hint) in cases {
             let error = resolve("generic", SPECS, &values).unwrap_err();
@@ -170,14 +241,24 @@ mod tests {
     #[test]
     fn environment_fills_only_gaps_and_secrets_are_not_stored() {
         let mut values = given(&[("token", "s"), ("ssh-key", "/k")]);
-        fill_from_environment(SPECS, &mut values, |name| (name == "GENERIC_IP_ADDRESS").then(|| "192.0.2.7".to_owned()));
+        fill_from_environment(SPECS, &mut values, |name| {
+            (name == "GENERIC_IP_ADDRESS").then(|| "192.0.2.7".to_owned())
+        });
         assert_eq!(values["ip-address"], "192.0.2.7");
-        assert_eq!(storable(SPECS, &values), given(&[("ip-address", "192.0.2.7")]));
+        assert_eq!(
+            storable(SPECS, &values),
+            given(&[("ip-address", "192.0.2.7")])
+        );
     }
 
     #[test]
     fn distances() {
-        for (a, b, want) in [("", "abc", 3), ("kitten", "sitting", 3), ("same", "same", 0), ("region", "regoin", 2)] {
+        for (a, b, want) in [
+            ("", "abc", 3),
+            ("kitten", "sitting", 3),
+            ("same", "same", 0),
+            ("region", "regoin", 2),
+        ] {
             assert_eq!(distance(a, b), want, "{a} {b}");
         }
     }

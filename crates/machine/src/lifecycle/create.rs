@@ -13,9 +13,18 @@ impl Lifecycle {
         self.reach(Point::Start)?;
         let intent = self.store.intent(&spec.name).await?;
         let (machine, intent) = match (self.store.machine(&spec.name).await?, intent) {
-            (None, intent) => self.begin(provider, spec, intent.map(|intent| intent.token)).await?,
+            (None, intent) => {
+                self.begin(provider, spec, intent.map(|intent| intent.token))
+                    .await?
+            }
             (Some(_), None) => return Err(StoreError::Exists(spec.name).into()),
-            (Some(_), Some(Intent { kind: IntentKind::Delete, .. })) => {
+            (
+                Some(_),
+                Some(Intent {
+                    kind: IntentKind::Delete,
+                    ..
+                }),
+            ) => {
                 return Err(LifecycleError::BeingRemoved { machine: spec.name });
             }
             (Some(machine), Some(intent)) => (machine, intent),
@@ -24,15 +33,24 @@ impl Lifecycle {
     }
 
     /// Finishes what was begun with this machine: a create goes on, a removal too. `None` when it is gone then, or nothing was begun.
-    pub async fn resume(&self, provider: &dyn Provider, name: &MachineName) -> Result<Option<Machine>> {
-        let Some(intent) = self.store.intent(name).await? else { return Ok(None) };
+    pub async fn resume(
+        &self,
+        provider: &dyn Provider,
+        name: &MachineName,
+    ) -> Result<Option<Machine>> {
+        let Some(intent) = self.store.intent(name).await? else {
+            return Ok(None);
+        };
         if intent.kind == IntentKind::Delete {
             self.remove(provider, name, super::Remove::Host).await?;
             return Ok(None);
         }
         let _lock = self.lock(name).await?;
         // Read again under the lock: its owner may just have finished.
-        match (self.store.machine(name).await?, self.store.intent(name).await?) {
+        match (
+            self.store.machine(name).await?,
+            self.store.intent(name).await?,
+        ) {
             (Some(machine), Some(intent)) if intent.kind == IntentKind::Create => {
                 self.proceed(provider, machine, intent).await.map(Some)
             }
@@ -68,18 +86,35 @@ impl Lifecycle {
             engine: None,
             generation: 1,
         };
-        let intent =
-            Intent { token, machine: spec.name, kind: IntentKind::Create, step: IntentStep::Begun, started_at: now };
-        let writes = vec![Write::Insert(Box::new(machine.clone())), Write::Put(intent.clone())];
+        let intent = Intent {
+            token,
+            machine: spec.name,
+            kind: IntentKind::Create,
+            step: IntentStep::Begun,
+            started_at: now,
+        };
+        let writes = vec![
+            Write::Insert(Box::new(machine.clone())),
+            Write::Put(intent.clone()),
+        ];
         self.store.commit(writes).await?;
         Ok((machine, intent))
     }
 
     /// Does what is left of a create; a failure is written into the record, and the intent stays.
-    async fn proceed(&self, provider: &dyn Provider, mut machine: Machine, intent: Intent) -> Result<Machine> {
+    async fn proceed(
+        &self,
+        provider: &dyn Provider,
+        mut machine: Machine,
+        intent: Intent,
+    ) -> Result<Machine> {
         if machine.driver != provider.name() {
             let (begun, given) = (machine.driver, provider.name().to_owned());
-            return Err(LifecycleError::OtherDriver { machine: machine.name, begun, given });
+            return Err(LifecycleError::OtherDriver {
+                machine: machine.name,
+                begun,
+                given,
+            });
         }
         let done = self.advance(provider, &mut machine, intent).await;
         match done {
@@ -100,13 +135,20 @@ impl Lifecycle {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
         };
-        let noted = self.amend(name, |machine| machine.state = State::Error(reason.clone())).await;
+        let noted = self
+            .amend(name, |machine| machine.state = State::Error(reason.clone()))
+            .await;
         if let Err(error) = noted {
             tracing::debug!(machine = %name, %error, "failure not noted");
         }
     }
 
-    async fn advance(&self, provider: &dyn Provider, machine: &mut Machine, mut intent: Intent) -> Result<()> {
+    async fn advance(
+        &self,
+        provider: &dyn Provider,
+        machine: &mut Machine,
+        mut intent: Intent,
+    ) -> Result<()> {
         let name = machine.name.clone();
         self.reach(Point::Intended)?;
         if intent.step < IntentStep::Created {
@@ -115,16 +157,20 @@ impl Lifecycle {
             machine.observe(&instance);
             machine.state = State::Booting;
             intent.step = IntentStep::Created;
-            self.write(machine, vec![Write::Put(intent.clone())]).await?;
+            self.write(machine, vec![Write::Put(intent.clone())])
+                .await?;
             self.reach(Point::Recorded)?;
         }
         if intent.step < IntentStep::Connected {
-            let instance = self.step(&name, Step::Boot, self.boot(provider, machine)).await?;
+            let instance = self
+                .step(&name, Step::Boot, self.boot(provider, machine))
+                .await?;
             machine.observe(&instance);
             machine.state = State::Booting;
             self.write(machine, Vec::new()).await?;
             self.reach(Point::Booted)?;
-            self.step(&name, Step::Connect, self.connect(machine)).await?;
+            self.step(&name, Step::Connect, self.connect(machine))
+                .await?;
             self.reach(Point::Connected)?;
             machine.state = State::Installing;
             intent.step = IntentStep::Connected;
@@ -132,7 +178,11 @@ impl Lifecycle {
         }
         let engine = self.step(&name, Step::Install, async {
             let installed = self.access.install(machine).await;
-            installed.map_err(|source| LifecycleError::Access { machine: name.clone(), step: Step::Install, source })
+            installed.map_err(|source| LifecycleError::Access {
+                machine: name.clone(),
+                step: Step::Install,
+                source,
+            })
         });
         let engine = engine.await?;
         self.reach(Point::Installed)?;
@@ -146,7 +196,11 @@ impl Lifecycle {
         let name = machine.name.clone();
         let keys = self.step(&name, Step::Prepare, async {
             let keys = self.access.prepare(&name, &provider.login_key()).await;
-            keys.map_err(|source| LifecycleError::Access { machine: name.clone(), step: Step::Prepare, source })
+            keys.map_err(|source| LifecycleError::Access {
+                machine: name.clone(),
+                step: Step::Prepare,
+                source,
+            })
         });
         let keys = match keys.await {
             Ok(keys) => keys,
@@ -172,11 +226,19 @@ impl Lifecycle {
     }
 
     /// After a failed create: takes what was made all the same, and withdraws when nothing was.
-    async fn settle(&self, provider: &dyn Provider, machine: &Machine, error: LifecycleError) -> Result<Instance> {
+    async fn settle(
+        &self,
+        provider: &dyn Provider,
+        machine: &Machine,
+        error: LifecycleError,
+    ) -> Result<Instance> {
         let uncertain = matches!(&error, LifecycleError::Provider { source, .. }
             if matches!(source.kind, ErrorKind::Other | ErrorKind::Throttled(_)));
         match provider.list().await {
-            Ok(list) => match list.into_iter().find(|instance| instance.token == machine.token) {
+            Ok(list) => match list
+                .into_iter()
+                .find(|instance| instance.token == machine.token)
+            {
                 Some(instance) => Ok(instance),
                 None if uncertain => Err(error),
                 None => Err(self.forget_unmade(machine, error).await),
@@ -186,7 +248,12 @@ impl Lifecycle {
     }
 
     /// Withdraws a machine that was never asked for, if the provider confirms that it has none with this token.
-    async fn withdraw(&self, provider: &dyn Provider, machine: &Machine, error: LifecycleError) -> LifecycleError {
+    async fn withdraw(
+        &self,
+        provider: &dyn Provider,
+        machine: &Machine,
+        error: LifecycleError,
+    ) -> LifecycleError {
         match provider.list().await {
             Ok(list) if list.iter().all(|instance| instance.token != machine.token) => {
                 self.forget_unmade(machine, error).await
@@ -200,7 +267,10 @@ impl Lifecycle {
             tracing::debug!(machine = %machine.name, error = %forget, "files of a withdrawn machine are left");
         }
         let name = machine.name.clone();
-        let writes = vec![Write::Remove(name.clone(), machine.generation), Write::EndAll(name)];
+        let writes = vec![
+            Write::Remove(name.clone(), machine.generation),
+            Write::EndAll(name),
+        ];
         match self.store.commit(writes).await {
             Ok(()) => error,
             Err(store) => store.into(),
@@ -208,7 +278,11 @@ impl Lifecycle {
     }
 
     /// Waits until the instance is up and has an address.
-    pub(super) async fn boot(&self, provider: &dyn Provider, machine: &Machine) -> Result<Instance> {
+    pub(super) async fn boot(
+        &self,
+        provider: &dyn Provider,
+        machine: &Machine,
+    ) -> Result<Instance> {
         let name = &machine.name;
         let id = machine.instance_id.as_deref().unwrap_or_default();
         let begun = Instant::now();
@@ -216,23 +290,38 @@ impl Lifecycle {
         loop {
             let last = match provider.get(id).await {
                 Ok(instance) => match (instance.state, provider.power()) {
-                    (PowerState::Running | PowerState::Unknown, _) if instance.address.is_some() => {
+                    (PowerState::Running | PowerState::Unknown, _)
+                        if instance.address.is_some() =>
+                    {
                         return Ok(instance);
                     }
-                    (PowerState::Error, _) => return Err(LifecycleError::InstanceFailed { machine: name.clone() }),
+                    (PowerState::Error, _) => {
+                        return Err(LifecycleError::InstanceFailed {
+                            machine: name.clone(),
+                        });
+                    }
                     (PowerState::Stopped, Some(power)) if !started => {
                         started = true;
-                        power.start(id).await.map_err(|source| failed(name, Step::Start, source))?;
+                        power
+                            .start(id)
+                            .await
+                            .map_err(|source| failed(name, Step::Start, source))?;
                         continue;
                     }
                     (state, _) => format!("it is {}", format!("{state:?}").to_lowercase()),
                 },
-                Err(error) if matches!(error.kind, ErrorKind::Other | ErrorKind::Throttled(_)) => error.message,
+                Err(error) if matches!(error.kind, ErrorKind::Other | ErrorKind::Throttled(_)) => {
+                    error.message
+                }
                 Err(error) => return Err(failed(name, Step::Boot, error)),
             };
             if begun.elapsed() >= self.patience.boot {
                 let seconds = self.patience.boot.as_secs();
-                return Err(LifecycleError::NotUp { machine: name.clone(), seconds, last });
+                return Err(LifecycleError::NotUp {
+                    machine: name.clone(),
+                    seconds,
+                    last,
+                });
             }
             tokio::time::sleep(self.patience.poll).await;
         }
@@ -249,5 +338,9 @@ impl Lifecycle {
 }
 
 pub(super) fn failed(machine: &MachineName, step: Step, source: ProviderError) -> LifecycleError {
-    LifecycleError::Provider { machine: machine.clone(), step, source }
+    LifecycleError::Provider {
+        machine: machine.clone(),
+        step,
+        source,
+    }
 }

@@ -89,21 +89,29 @@ impl LifecycleError {
     /// What to do about it, if known.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Store(StoreError::Exists(name)) => {
-                Some(format!("choose another name, or remove it with `windlass rm {name}`"))
+            Self::Store(StoreError::Exists(name)) => Some(format!(
+                "choose another name, or remove it with `windlass rm {name}`"
+            )),
+            Self::Store(StoreError::NotFound(_)) => {
+                Some("`windlass ls` lists the machines".to_owned())
             }
-            Self::Store(StoreError::NotFound(_)) => Some("`windlass ls` lists the machines".to_owned()),
-            Self::Store(StoreError::Locked { .. }) => Some("wait until it has finished, then try again".to_owned()),
+            Self::Store(StoreError::Locked { .. }) => {
+                Some("wait until it has finished, then try again".to_owned())
+            }
             Self::Provider { source, .. } => source.hint.clone(),
             Self::Access { source, .. } => source.hint.clone(),
-            Self::OtherDriver { machine, .. } => Some(format!("remove it first with `windlass rm {machine}`")),
-            Self::BeingRemoved { machine } => Some(format!("finish that with `windlass rm {machine}`")),
+            Self::OtherDriver { machine, .. } => {
+                Some(format!("remove it first with `windlass rm {machine}`"))
+            }
+            Self::BeingRemoved { machine } => {
+                Some(format!("finish that with `windlass rm {machine}`"))
+            }
             Self::Unfinished { machine } => Some(format!(
                 "give the same `windlass create` again to finish it, or `windlass rm {machine}` to undo it"
             )),
-            Self::NotUp { machine, .. } | Self::InstanceFailed { machine } => {
-                Some(format!("try again later, or give it up with `windlass rm {machine}`"))
-            }
+            Self::NotUp { machine, .. } | Self::InstanceFailed { machine } => Some(format!(
+                "try again later, or give it up with `windlass rm {machine}`"
+            )),
             _ => None,
         }
     }

@@ -16,7 +16,8 @@ use time::OffsetDateTime;
 use windlass_provider::OptionValues;
 
 use crate::{
-    Event, HostAccess, Lock, Machine, MachineName, Phase, Reporter, Silent, Slot, Step, Store, StoreError, Write,
+    Event, HostAccess, Lock, Machine, MachineName, Phase, Reporter, Silent, Slot, Step, Store,
+    StoreError, Write,
 };
 
 pub use error::LifecycleError;
@@ -44,7 +45,13 @@ pub struct CreateSpec {
 impl CreateSpec {
     /// A machine outside any project.
     pub fn new(name: MachineName, options: OptionValues) -> Self {
-        Self { name, options, slot: None, project: None, labels: Default::default() }
+        Self {
+            name,
+            options,
+            slot: None,
+            project: None,
+            labels: Default::default(),
+        }
     }
 }
 
@@ -187,11 +194,17 @@ impl Lifecycle {
 
     /// The lock of one machine: held through every change of it.
     pub async fn lock(&self, name: &MachineName) -> Result<Lock, StoreError> {
-        self.store.lock(&format!("machine.{name}"), self.patience.lock).await
+        self.store
+            .lock(&format!("machine.{name}"), self.patience.lock)
+            .await
     }
 
     /// Changes a record that others may be changing too: reads, applies `change`, writes, and again when it was stale.
-    pub async fn amend(&self, name: &MachineName, change: impl Fn(&mut Machine)) -> Result<Machine> {
+    pub async fn amend(
+        &self,
+        name: &MachineName,
+        change: impl Fn(&mut Machine),
+    ) -> Result<Machine> {
         loop {
             let mut machine = self.existing(name).await?;
             change(&mut machine);
@@ -203,7 +216,11 @@ impl Lifecycle {
     }
 
     async fn existing(&self, name: &MachineName) -> Result<Machine> {
-        Ok(self.store.machine(name).await?.ok_or_else(|| StoreError::NotFound(name.clone()))?)
+        Ok(self
+            .store
+            .machine(name)
+            .await?
+            .ok_or_else(|| StoreError::NotFound(name.clone()))?)
     }
 
     /// Writes the record and others with it, and leaves the new generation in it.
@@ -216,11 +233,17 @@ impl Lifecycle {
     }
 
     fn reach(&self, point: Point) -> Result<()> {
-        self.steps.reach(point).map_err(|Crash| LifecycleError::Crashed(point))
+        self.steps
+            .reach(point)
+            .map_err(|Crash| LifecycleError::Crashed(point))
     }
 
     fn report(&self, machine: &MachineName, step: Step, phase: Phase) {
-        self.reporter.report(&Event { machine: machine.clone(), step, phase });
+        self.reporter.report(&Event {
+            machine: machine.clone(),
+            step,
+            phase,
+        });
     }
 
     /// Reports a step around `work`.

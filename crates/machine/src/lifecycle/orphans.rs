@@ -28,16 +28,26 @@ impl Lifecycle {
         let intents = self.store.intents().await?;
         let knows = |machines: &[Machine], instance: &Instance| {
             machines.iter().any(|machine| {
-                machine.token == instance.token || machine.instance_id.as_deref() == Some(instance.id.as_str())
+                machine.token == instance.token
+                    || machine.instance_id.as_deref() == Some(instance.id.as_str())
             })
         };
-        let unknown =
-            list.iter().filter(|instance| !knows(&before, instance) && !knows(&after, instance)).cloned().collect();
+        let unknown = list
+            .iter()
+            .filter(|instance| !knows(&before, instance) && !knows(&after, instance))
+            .cloned()
+            .collect();
         let lost = after
             .iter()
-            .filter(|machine| machine.driver == provider.name() && before.iter().any(|old| old.token == machine.token))
+            .filter(|machine| {
+                machine.driver == provider.name()
+                    && before.iter().any(|old| old.token == machine.token)
+            })
             .filter(|machine| intents.iter().all(|intent| intent.machine != machine.name))
-            .filter(|machine| list.iter().all(|instance| Some(&instance.id) != machine.instance_id.as_ref()))
+            .filter(|machine| {
+                list.iter()
+                    .all(|instance| Some(&instance.id) != machine.instance_id.as_ref())
+            })
             .map(|machine| machine.name.clone())
             .collect();
         Ok(Orphans { unknown, lost })

@@ -48,14 +48,25 @@ impl PowerAction {
 
 impl Lifecycle {
     /// Switches a machine; after a start it returns when SSH answers again.
-    pub async fn power(&self, provider: &dyn Provider, name: &MachineName, action: PowerAction) -> Result<Machine> {
+    pub async fn power(
+        &self,
+        provider: &dyn Provider,
+        name: &MachineName,
+        action: PowerAction,
+    ) -> Result<Machine> {
         let _lock = self.lock(name).await?;
         let mut machine = self.existing(name).await?;
         if self.store.intent(name).await?.is_some() {
-            return Err(LifecycleError::Unfinished { machine: name.clone() });
+            return Err(LifecycleError::Unfinished {
+                machine: name.clone(),
+            });
         }
         let Some(power) = provider.power() else {
-            let message = format!("driver `{}` has no power switch: it cannot {} a host", provider.name(), action.word());
+            let message = format!(
+                "driver `{}` has no power switch: it cannot {} a host",
+                provider.name(),
+                action.word()
+            );
             let source = ProviderError::new(ErrorKind::Unsupported, message)
                 .with_hint("use your hosting provider's console, or `windlass ssh` to log in and shut it down there");
             return Err(failed(name, action.step(), source));
@@ -82,24 +93,36 @@ impl Lifecycle {
         let name = machine.name.clone();
         let id = machine.instance_id.clone().unwrap_or_default();
         let acted = self.step(&name, action.step(), async {
-            action.act(power, &id).await.map_err(|source| failed(&name, action.step(), source))
+            action
+                .act(power, &id)
+                .await
+                .map_err(|source| failed(&name, action.step(), source))
         });
         acted.await?;
         if matches!(action, PowerAction::Stop | PowerAction::Kill) {
             machine.state = State::Stopped;
             return self.write(machine, Vec::new()).await;
         }
-        let instance = self.step(&name, Step::Boot, self.boot(provider, machine)).await?;
+        let instance = self
+            .step(&name, Step::Boot, self.boot(provider, machine))
+            .await?;
         machine.observe(&instance);
-        self.step(&name, Step::Connect, self.connect(machine)).await?;
+        self.step(&name, Step::Connect, self.connect(machine))
+            .await?;
         machine.state = State::Ready;
         self.write(machine, Vec::new()).await
     }
 
     /// Asks the provider about a machine and notes new addresses. `None`: the provider has no such instance.
-    pub async fn look(&self, provider: &dyn Provider, name: &MachineName) -> Result<(Machine, Option<PowerState>)> {
+    pub async fn look(
+        &self,
+        provider: &dyn Provider,
+        name: &MachineName,
+    ) -> Result<(Machine, Option<PowerState>)> {
         let machine = self.existing(name).await?;
-        let Some(id) = machine.instance_id.clone() else { return Ok((machine, None)) };
+        let Some(id) = machine.instance_id.clone() else {
+            return Ok((machine, None));
+        };
         let instance = match provider.get(&id).await {
             Ok(instance) => instance,
             Err(error) if error.kind == ErrorKind::NotFound => return Ok((machine, None)),
@@ -108,7 +131,9 @@ impl Lifecycle {
         let mut seen = machine.clone();
         seen.observe(&instance);
         if seen != machine {
-            seen = self.amend(name, |machine| machine.observe(&instance)).await?;
+            seen = self
+                .amend(name, |machine| machine.observe(&instance))
+                .await?;
         }
         Ok((seen, Some(instance.state)))
     }

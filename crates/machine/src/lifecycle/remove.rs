@@ -16,13 +16,22 @@ pub enum Remove {
 
 impl Lifecycle {
     /// Removes a machine, or finishes a removal that was interrupted.
-    pub async fn remove(&self, provider: &dyn Provider, name: &MachineName, what: Remove) -> Result<()> {
+    pub async fn remove(
+        &self,
+        provider: &dyn Provider,
+        name: &MachineName,
+        what: Remove,
+    ) -> Result<()> {
         let _lock = self.lock(name).await?;
         self.reach(Point::Start)?;
         let mut machine = self.existing(name).await?;
         if machine.driver != provider.name() {
             let (begun, given) = (machine.driver, provider.name().to_owned());
-            return Err(LifecycleError::OtherDriver { machine: machine.name, begun, given });
+            return Err(LifecycleError::OtherDriver {
+                machine: machine.name,
+                begun,
+                given,
+            });
         }
         machine.state = State::Deleting;
         let intent = Intent {
@@ -34,13 +43,17 @@ impl Lifecycle {
         };
         self.write(&mut machine, vec![Write::Put(intent)]).await?;
         self.reach(Point::Intended)?;
-        let deleted = self.step(name, Step::Delete, self.delete_host(provider, &machine)).await;
+        let deleted = self
+            .step(name, Step::Delete, self.delete_host(provider, &machine))
+            .await;
         match deleted {
             Err(error) if what == Remove::Host || matches!(error, LifecycleError::Crashed(_)) => {
                 self.note_failure(name, &error).await;
                 return Err(error);
             }
-            Err(error) => tracing::warn!(machine = %name, %error, "the host is not deleted; forgetting it all the same"),
+            Err(error) => {
+                tracing::warn!(machine = %name, %error, "the host is not deleted; forgetting it all the same")
+            }
             Ok(()) => {}
         }
         self.reach(Point::Deleted)?;
@@ -50,15 +63,24 @@ impl Lifecycle {
     async fn erase(&self, machine: &Machine) -> Result<()> {
         let name = machine.name.clone();
         if let Err(source) = self.access.forget(&name).await {
-            let error = LifecycleError::Access { machine: name.clone(), step: Step::Delete, source };
+            let error = LifecycleError::Access {
+                machine: name.clone(),
+                step: Step::Delete,
+                source,
+            };
             self.note_failure(&name, &error).await;
             return Err(error);
         }
         self.reach(Point::Forgotten)?;
         loop {
             // The lock is ours, but a reader may have noted a new address meanwhile.
-            let Some(current) = self.store.machine(&name).await? else { return Ok(()) };
-            let writes = vec![Write::Remove(name.clone(), current.generation), Write::EndAll(name.clone())];
+            let Some(current) = self.store.machine(&name).await? else {
+                return Ok(());
+            };
+            let writes = vec![
+                Write::Remove(name.clone(), current.generation),
+                Write::EndAll(name.clone()),
+            ];
             match self.store.commit(writes).await {
                 Err(StoreError::Stale(_)) => {}
                 other => return Ok(other?),
@@ -73,7 +95,11 @@ impl Lifecycle {
         if ids.is_empty() && provider.ownership() == Ownership::Makes {
             let list = retry::call(&self.patience, || provider.list()).await;
             let list = list.map_err(|source| failed(name, Step::Delete, source))?;
-            ids.extend(list.into_iter().filter(|instance| instance.token == machine.token).map(|found| found.id));
+            ids.extend(
+                list.into_iter()
+                    .filter(|instance| instance.token == machine.token)
+                    .map(|found| found.id),
+            );
         }
         for id in &ids {
             let deleted = retry::call(&self.patience, || provider.delete(id)).await;

@@ -10,7 +10,10 @@ use super::Patience;
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Calls until it succeeds, fails for good, or the tries are used up.
-pub(super) async fn call<T, F>(patience: &Patience, mut once: impl FnMut() -> F) -> Result<T, ProviderError>
+pub(super) async fn call<T, F>(
+    patience: &Patience,
+    mut once: impl FnMut() -> F,
+) -> Result<T, ProviderError>
 where
     F: Future<Output = Result<T, ProviderError>>,
 {

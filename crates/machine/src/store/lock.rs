@@ -23,7 +23,9 @@ pub struct Lock {
 impl Lock {
     /// A lock kept by whatever `held` releases when dropped.
     pub fn new(held: impl Send + Sync + 'static) -> Self {
-        Self { _held: Box::new(held) }
+        Self {
+            _held: Box::new(held),
+        }
     }
 }
 
@@ -35,20 +37,44 @@ impl std::fmt::Debug for Lock {
 
 /// Takes the lock `name` in `folder`, waiting up to `wait`.
 pub(super) async fn take(folder: &Path, name: &str, wait: Duration) -> Result<Lock, StoreError> {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '_' };
-    let path = folder.join(format!("{}.lock", name.chars().map(safe).collect::<String>()));
+    let safe = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '-' || c == '.' {
+            c
+        } else {
+            '_'
+        }
+    };
+    let path = folder.join(format!(
+        "{}.lock",
+        name.chars().map(safe).collect::<String>()
+    ));
     let deadline = Instant::now() + wait;
-    let mut file =
-        fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?.into_parts().0;
+    let mut file = fs_err::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)?
+        .into_parts()
+        .0;
     loop {
         match file.try_lock() {
             Ok(()) => break,
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                tokio::time::sleep(POLL).await
+            }
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
-                let holder = if holder.is_empty() { "its owner is not known".to_owned() } else { holder };
-                return Err(StoreError::Locked { name: name.to_owned(), holder });
+                let holder = if holder.is_empty() {
+                    "its owner is not known".to_owned()
+                } else {
+                    holder
+                };
+                return Err(StoreError::Locked {
+                    name: name.to_owned(),
+                    holder,
+                });
             }
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }

@@ -170,14 +170,23 @@ pub trait Store: Send + Sync {
 
     /// The intent of one machine, if there is one; a delete outranks the create that it undoes.
     async fn intent(&self, name: &MachineName) -> Result<Option<Intent>, StoreError> {
-        let mut found: Vec<_> = self.intents().await?.into_iter().filter(|intent| intent.machine == *name).collect();
+        let mut found: Vec<_> = self
+            .intents()
+            .await?
+            .into_iter()
+            .filter(|intent| intent.machine == *name)
+            .collect();
         found.sort_by_key(|intent| intent.kind == IntentKind::Create);
         Ok(found.into_iter().next())
     }
 
     /// Updates one machine, and returns it with its new generation.
     async fn update(&self, machine: &Machine) -> Result<Machine, StoreError> {
-        self.commit(vec![Write::Update(Box::new(machine.clone()))]).await?;
-        Ok(Machine { generation: machine.generation + 1, ..machine.clone() })
+        self.commit(vec![Write::Update(Box::new(machine.clone()))])
+            .await?;
+        Ok(Machine {
+            generation: machine.generation + 1,
+            ..machine.clone()
+        })
     }
 }

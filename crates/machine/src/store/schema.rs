@@ -29,7 +29,8 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Brings the file up to date; `Err(Some(version))` when it is newer than this program.
 pub(super) fn migrate(connection: &mut Connection) -> Result<Result<(), i64>, rusqlite::Error> {
-    let version = |c: &Connection| c.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    let version =
+        |c: &Connection| c.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
     let found = version(connection)?;
     if found > VERSION {
         return Ok(Err(found));

@@ -34,13 +34,25 @@ impl SqliteStore {
         let path = state.join("windlass.db");
         let failed = |doing| {
             let path = path.display().to_string();
-            move |source| StoreError::Sqlite { doing, path, source }
+            move |source| StoreError::Sqlite {
+                doing,
+                path,
+                source,
+            }
         };
         let mut connection = Connection::open(&path).map_err(failed("open the store"))?;
         prepare(&connection).map_err(failed("set up the store"))?;
         match schema::migrate(&mut connection).map_err(failed("migrate the store"))? {
-            Ok(()) => Ok(Self { connection: Arc::new(Mutex::new(connection)), path, locks }),
-            Err(found) => Err(StoreError::Newer { path: path.display().to_string(), found, known: schema::VERSION }),
+            Ok(()) => Ok(Self {
+                connection: Arc::new(Mutex::new(connection)),
+                path,
+                locks,
+            }),
+            Err(found) => Err(StoreError::Newer {
+                path: path.display().to_string(),
+                found,
+                known: schema::VERSION,
+            }),
         }
     }
 
@@ -57,9 +69,11 @@ impl SqliteStore {
         match done.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Store(error))) => Err(error),
-            Ok(Err(Failure::Sqlite(source))) => {
-                Err(StoreError::Sqlite { doing, path: self.path.display().to_string(), source })
-            }
+            Ok(Err(Failure::Sqlite(source))) => Err(StoreError::Sqlite {
+                doing,
+                path: self.path.display().to_string(),
+                source,
+            }),
             Err(join) => Err(StoreError::Io(std::io::Error::other(join))),
         }
     }
@@ -102,16 +116,25 @@ impl From<rusqlite::Error> for Failure {
 }
 
 fn parse<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|source| StoreError::Damaged { what: what.to_owned(), source })
+    serde_json::from_str(text).map_err(|source| StoreError::Damaged {
+        what: what.to_owned(),
+        source,
+    })
 }
 
 fn print(what: &str, value: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|source| StoreError::Damaged { what: what.to_owned(), source })
+    serde_json::to_string(value).map_err(|source| StoreError::Damaged {
+        what: what.to_owned(),
+        source,
+    })
 }
 
 fn machine(name: &str, generation: u64, record: &str) -> Result<Machine, StoreError> {
     let machine: Machine = parse(&format!("machine `{name}`"), record)?;
-    Ok(Machine { generation, ..machine })
+    Ok(Machine {
+        generation,
+        ..machine
+    })
 }
 
 fn apply(connection: &Connection, write: &Write) -> Result<(), Failure> {
@@ -126,7 +149,10 @@ fn apply(connection: &Connection, write: &Write) -> Result<(), Failure> {
         Write::Update(machine) => {
             let record = print("a machine", machine)?;
             let sql = "UPDATE machines SET generation = generation + 1, record = ?3 WHERE name = ?1 AND generation = ?2";
-            let changed = connection.execute(sql, params![machine.name.as_str(), machine.generation as i64, record])?;
+            let changed = connection.execute(
+                sql,
+                params![machine.name.as_str(), machine.generation as i64, record],
+            )?;
             expect_change(connection, &machine.name, changed)?;
         }
         Write::Remove(name, generation) => {
@@ -148,24 +174,42 @@ fn apply(connection: &Connection, write: &Write) -> Result<(), Failure> {
 }
 
 /// Tells a record that is gone from one that has changed.
-fn expect_change(connection: &Connection, name: &MachineName, changed: usize) -> Result<(), Failure> {
+fn expect_change(
+    connection: &Connection,
+    name: &MachineName,
+    changed: usize,
+) -> Result<(), Failure> {
     if changed > 0 {
         return Ok(());
     }
     let there = connection
-        .query_row("SELECT 1 FROM machines WHERE name = ?1", [name.as_str()], |_| Ok(()))
+        .query_row(
+            "SELECT 1 FROM machines WHERE name = ?1",
+            [name.as_str()],
+            |_| Ok(()),
+        )
         .optional()?
         .is_some();
-    Err(if there { StoreError::Stale(name.clone()) } else { StoreError::NotFound(name.clone()) }.into())
+    Err(if there {
+        StoreError::Stale(name.clone())
+    } else {
+        StoreError::NotFound(name.clone())
+    }
+    .into())
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn machines(&self) -> Result<Vec<Machine>, StoreError> {
         self.with("read machines", |connection| {
-            let mut query = connection.prepare("SELECT name, generation, record FROM machines ORDER BY name")?;
+            let mut query = connection
+                .prepare("SELECT name, generation, record FROM machines ORDER BY name")?;
             let rows = query.query_map([], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, i64>(1)?,
+                    row.get::<_, String>(2)?,
+                ))
             })?;
             rows.map(|row| {
                 let (name, generation, record) = row?;
@@ -181,17 +225,24 @@ impl Store for SqliteStore {
         self.with("read a machine", move |connection| {
             let sql = "SELECT generation, record FROM machines WHERE name = ?1";
             let row = connection
-                .query_row(sql, [&name], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
+                .query_row(sql, [&name], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+                })
                 .optional()?;
-            Ok(row.map(|(generation, record)| machine(&name, generation as u64, &record)).transpose()?)
+            Ok(row
+                .map(|(generation, record)| machine(&name, generation as u64, &record))
+                .transpose()?)
         })
         .await
     }
 
     async fn intents(&self) -> Result<Vec<Intent>, StoreError> {
         self.with("read intents", |connection| {
-            let mut query = connection.prepare("SELECT token, record FROM intents ORDER BY rowid")?;
-            let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+            let mut query =
+                connection.prepare("SELECT token, record FROM intents ORDER BY rowid")?;
+            let rows = query.query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })?;
             rows.map(|row| {
                 let (token, record) = row?;
                 Ok(parse(&format!("intent `{token}`"), &record)?)
@@ -203,7 +254,8 @@ impl Store for SqliteStore {
 
     async fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         self.with("write", move |connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for write in &writes {
                 apply(&transaction, write)?;
             }
@@ -222,12 +274,23 @@ impl Store for SqliteStore {
         declared: &serde_json::Value,
         applied_at: OffsetDateTime,
     ) -> Result<Release, StoreError> {
-        let release = Release { id: 0, project: project.to_owned(), declared: declared.clone(), applied_at };
+        let release = Release {
+            id: 0,
+            project: project.to_owned(),
+            declared: declared.clone(),
+            applied_at,
+        };
         self.with("write a release", move |connection| {
             let at = applied_at.format(&Rfc3339).unwrap_or_default();
             let sql = "INSERT INTO releases (project, declared, applied_at) VALUES (?1, ?2, ?3)";
-            connection.execute(sql, params![release.project, print("a release", &release.declared)?, at])?;
-            Ok(Release { id: connection.last_insert_rowid() as u64, ..release })
+            connection.execute(
+                sql,
+                params![release.project, print("a release", &release.declared)?, at],
+            )?;
+            Ok(Release {
+                id: connection.last_insert_rowid() as u64,
+                ..release
+            })
         })
         .await
     }
