@@ -1,1 +1,7 @@
-//! Observe, plan (pure), apply.
+//! Deploying a project: observe → plan (pure) → apply.
+//!
+//! Deliberately absent: providers and SSH, which come in through [`Hosts`].
+
+mod hosts;
+
+pub use hosts::{BoxError, Host, Hosts};

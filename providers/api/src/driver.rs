@@ -9,7 +9,7 @@ use crate::{OptionSpec, OptionValues, Provider, Result};
 pub struct Context {
     /// The command line's state directory; a provider keeps its own files under `<state>/<driver>`.
     pub state: PathBuf,
-    /// Where the binaries for hosts lie: `<binaries>/<arch>/<program>.zst`; `None` when none were found.
+    /// Where the binaries for hosts lie: `<binaries>/<arch>/<program>.gz`; `None` when none were found.
     pub binaries: Option<PathBuf>,
 }
 
