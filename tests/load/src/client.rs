@@ -103,15 +103,15 @@ impl Connection {
 
     async fn exchange(&mut self) -> Result<StatusCode, String> {
         let mut request = self.target.request(self.reuse).map_err(|e| e.to_string())?;
-        if let Some(mut sender) = self.sender.take() {
-            if sender.ready().await.is_ok() {
-                match sender.try_send_request(request).await {
-                    Ok(response) => return self.finish(sender, response).await,
-                    Err(mut failed) => match failed.take_message() {
-                        Some(unsent) => request = unsent,
-                        None => return Err(format!("send: {}", failed.into_error())),
-                    },
-                }
+        if let Some(mut sender) = self.sender.take()
+            && sender.ready().await.is_ok()
+        {
+            match sender.try_send_request(request).await {
+                Ok(response) => return self.finish(sender, response).await,
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(format!("send: {}", failed.into_error())),
+                },
             }
         }
         let stream = TcpStream::connect(self.target.address)
