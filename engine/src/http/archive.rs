@@ -70,7 +70,7 @@ pub async fn get(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
 /// `GET /containers/{id}/export`.
 pub async fn export(engine: &Arc<Engine>, id: &str) -> Result<Reply> {
     let root = engine.open_root(id).await?;
-    Ok(pack(root, |fd, out| files::pack_all(fd, out)))
+    Ok(pack(root, files::pack_all))
 }
 
 /// Packs in a thread of its own, as fast as the client reads.

@@ -48,10 +48,11 @@ impl ImageStore {
             let entry = wanted
                 .entry(image.id.clone())
                 .or_insert((image, BTreeSet::new()));
-            if let (false, Ok(reference)) = (by_id, Reference::parse(name)) {
-                if reference.tag.is_some() && reference.digest.is_none() {
-                    entry.1.insert(reference.familiar());
-                }
+            if let (false, Ok(reference)) = (by_id, Reference::parse(name))
+                && reference.tag.is_some()
+                && reference.digest.is_none()
+            {
+                entry.1.insert(reference.familiar());
             }
         }
         Ok(wanted
