@@ -6,4 +6,5 @@ pub mod build;
 pub mod container;
 pub mod http;
 pub mod image;
+pub mod runtime;
 pub mod serve;
