@@ -168,6 +168,15 @@ pub trait Store: Send + Sync {
     /// The last `limit` releases of a project, newest first.
     async fn releases(&self, project: &str, limit: usize) -> Result<Vec<Release>, StoreError>;
 
+    /// The machines that a fleet of a project shall have, if that was ever decided.
+    async fn count(&self, project: &str, fleet: &str) -> Result<Option<u32>, StoreError>;
+
+    /// Decides how many machines a fleet shall have.
+    async fn set_count(&self, project: &str, fleet: &str, count: u32) -> Result<(), StoreError>;
+
+    /// Forgets what was decided of a project's fleets.
+    async fn forget_counts(&self, project: &str) -> Result<(), StoreError>;
+
     /// The intent of one machine, if there is one; a delete outranks the create that it undoes.
     async fn intent(&self, name: &MachineName) -> Result<Option<Intent>, StoreError> {
         let mut found: Vec<_> = self

@@ -3,7 +3,8 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Each entry takes a file from the version of its index to the next; never change one, only add.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE machines (
         name TEXT PRIMARY KEY NOT NULL,
         generation INTEGER NOT NULL,
@@ -22,7 +23,16 @@ const MIGRATIONS: &[&str] = &["
         applied_at TEXT NOT NULL
     ) STRICT;
     CREATE INDEX releases_by_project ON releases (project, id);
-"];
+",
+    "
+    CREATE TABLE counts (
+        project TEXT NOT NULL,
+        fleet TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (project, fleet)
+    ) STRICT;
+",
+];
 
 /// The schema that this program knows.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;

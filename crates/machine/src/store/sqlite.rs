@@ -317,4 +317,36 @@ impl Store for SqliteStore {
         })
         .await
     }
+
+    async fn count(&self, project: &str, fleet: &str) -> Result<Option<u32>, StoreError> {
+        let key = [project.to_owned(), fleet.to_owned()];
+        self.with("read a fleet's count", move |connection| {
+            let sql = "SELECT count FROM counts WHERE project = ?1 AND fleet = ?2";
+            let count = connection
+                .query_row(sql, key, |row| row.get::<_, u32>(0))
+                .optional()?;
+            Ok(count)
+        })
+        .await
+    }
+
+    async fn set_count(&self, project: &str, fleet: &str, count: u32) -> Result<(), StoreError> {
+        let (project, fleet) = (project.to_owned(), fleet.to_owned());
+        self.with("write a fleet's count", move |connection| {
+            let sql = "INSERT INTO counts (project, fleet, count) VALUES (?1, ?2, ?3)
+                ON CONFLICT (project, fleet) DO UPDATE SET count = excluded.count";
+            connection.execute(sql, params![project, fleet, count])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn forget_counts(&self, project: &str) -> Result<(), StoreError> {
+        let project = project.to_owned();
+        self.with("forget a project's counts", move |connection| {
+            connection.execute("DELETE FROM counts WHERE project = ?1", [project])?;
+            Ok(())
+        })
+        .await
+    }
 }
