@@ -2,9 +2,12 @@
 //!
 //! Deliberately absent: everything of the control side. The engine knows one host, its own.
 
+pub mod assemble;
 pub mod build;
 pub mod container;
 pub mod http;
 pub mod image;
+pub mod network;
 pub mod runtime;
 pub mod serve;
+pub mod volume;

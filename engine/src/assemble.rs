@@ -1,0 +1,160 @@
+//! The command line of `windlassd`, and the engine put together from its parts.
+//!
+//! Deliberately absent: the parts themselves, and the order of the start (`serve`).
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use fs_err as fs;
+use sha2::{Digest as _, Sha256};
+
+use crate::build::LocalBuilder;
+use crate::container::Parts;
+use crate::image::{LocalImages, RegistryConfig};
+use crate::network::LocalNetworks;
+use crate::runtime::LocalRuntime;
+use crate::serve::{self, Options};
+use crate::volume::LocalVolumes;
+
+/// The container engine of windlass: the Docker Engine API on a unix socket
+#[derive(Debug, clap::Parser)]
+#[command(name = "windlassd", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Runs the engine (the same as no command)
+    Serve(Options),
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let options = match cli.command {
+        Some(Command::Serve(options)) => options,
+        None => cli.options,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("WINDLASSD_LOG")
+                .unwrap_or_else(|_| "info".into()),
+        )
+        .init();
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("windlassd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "windlassd must be run as root"
+    );
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("TLS was set up twice"))?;
+    let build = build_id(Path::new("/proc/self/exe"))?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(serve::run(options, build, assemble))
+}
+
+/// The digest of the program's file: what an upgrade is told by.
+fn build_id(executable: &Path) -> anyhow::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = fs::File::open(executable)?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(hex::encode(hasher.finalize())),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+/// The settings file; that it is missing is no error.
+fn registries(path: &Path) -> anyhow::Result<RegistryConfig> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .with_context(|| format!("{} is no settings file", path.display())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(RegistryConfig::default()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The real parts.
+async fn assemble(options: Options) -> anyhow::Result<Parts> {
+    let images = LocalImages::open(&options.root, registries(&options.config)?)?;
+    let runtime = Arc::new(LocalRuntime::open(&options.run)?);
+    let networks = Arc::new(
+        LocalNetworks::open(crate::network::Settings {
+            root: options.root.clone(),
+            run: options.run.clone(),
+            bridge: options.bridge.clone(),
+            subnet: options.bridge_subnet.clone(),
+        })
+        .await?,
+    );
+    let builder = LocalBuilder::open(
+        &options.root,
+        images.clone(),
+        runtime.clone(),
+        networks.clone(),
+    )
+    .await?;
+    Ok(Parts {
+        images: Arc::new(images),
+        runtime,
+        networks,
+        volumes: Arc::new(LocalVolumes::open(&options.root)?),
+        builder: Arc::new(builder),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line() {
+        let read = |words: &[&str]| Cli::try_parse_from(words);
+        let plain = read(&["windlassd", "--bridge", "wl1"]).unwrap();
+        assert_eq!(plain.options.bridge, "wl1");
+        let named = read(&["windlassd", "serve", "--bridge", "wl2"]).unwrap();
+        let Some(Command::Serve(options)) = named.command else {
+            panic!("no serve")
+        };
+        assert_eq!(options.bridge, "wl2");
+        assert!(read(&["windlassd", "--nonsense"]).is_err());
+    }
+
+    #[test]
+    fn a_broken_settings_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("engine.json");
+        assert!(registries(&path).unwrap().registry_mirrors.is_empty());
+        fs::write(&path, r#"{"registry-mirrors": "x"}"#).unwrap();
+        let message = format!("{:#}", registries(&path).unwrap_err());
+        assert!(
+            message.contains("engine.json") && message.contains("line 1"),
+            "{message}"
+        );
+        fs::write(&path, r#"{"registry-mirrors": ["http://m"], "other": 1}"#).unwrap();
+        assert_eq!(registries(&path).unwrap().registry_mirrors, ["http://m"]);
+    }
+}
