@@ -3,6 +3,8 @@
 mod budget;
 mod ci;
 mod engine;
+mod fixtures;
+mod interrupt;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +22,8 @@ enum Command {
     Ci,
     /// The binaries for hosts, static, compressed; prints their folder last.
     Engine(engine::Options),
+    /// What the tests, the demo and the bench run against, made ahead of time.
+    Fixtures(fixtures::Options),
     /// The size budgets alone.
     Budget,
 }
@@ -30,6 +34,10 @@ fn main() -> anyhow::Result<()> {
         Command::Engine(options) => {
             println!("{}", engine::build(&options)?.display());
             Ok(())
+        }
+        Command::Fixtures(options) => {
+            interrupt::catch()?;
+            fixtures::make(&options)
         }
         Command::Budget => budget::check(),
     }
