@@ -1,0 +1,4 @@
+//! The declared file from outside: everything through `load`.
+
+mod examples;
+mod support;
