@@ -402,6 +402,7 @@ impl Networks for LocalNetworks {
 
     async fn adopt(&self, running: &[(Connect, Connected)]) -> Result<()> {
         let _one = self.kernel.lock().await;
+        self.state().leases.clear();
         let mut adopted = Vec::new();
         for (wanted, connected) in running {
             match self.remember(wanted, connected) {
