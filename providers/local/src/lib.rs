@@ -1,8 +1,29 @@
 //! Machines on this computer, as privileged containers of a private engine.
+//!
+//! A machine is a container that boots a small init with an SSH server over this computer's own `/usr`, read-only: nothing
+//! is downloaded, and neither `/home` nor `/root` nor most of `/etc` can be seen in it. It has its own address on a
+//! bridge, its own processes, and a volume for `/var`, where the engine that is installed on it keeps its data.
+//!
+//! Deliberately absent: protection of this computer against root on a machine. A privileged container is for trying things
+//! out and for tests, not for strangers.
 
-use windlass_provider::{
-    Context, Driver, ErrorKind, OptionSpec, OptionValues, Provider, ProviderError, Result,
-};
+mod binaries;
+mod engine;
+mod failure;
+mod image;
+mod keys;
+mod layout;
+mod limits;
+mod lock;
+mod machine;
+mod provider;
+mod subnet;
+
+use std::path::PathBuf;
+
+use windlass_provider::{Context, Driver, OptionSpec, OptionValues, Provider, Result};
+
+pub use limits::Limits;
 
 /// The options.
 pub const OPTIONS: &[OptionSpec] = &[
@@ -27,10 +48,26 @@ pub const DRIVER: Driver = Driver {
     from_options,
 };
 
+/// Machines on this computer.
+#[derive(Clone, Debug)]
+pub struct Local {
+    state: PathBuf,
+    binaries: Option<PathBuf>,
+    limits: Limits,
+}
+
 /// Builds the provider from resolved values, and checks them.
-pub fn from_options(_: &OptionValues, _: &Context) -> Result<Box<dyn Provider>> {
-    Err(ProviderError::new(
-        ErrorKind::Unsupported,
-        "driver `local` is not there yet",
-    ))
+pub fn from_options(values: &OptionValues, context: &Context) -> Result<Box<dyn Provider>> {
+    Ok(Box::new(Local::new(values, context)?))
+}
+
+impl Local {
+    /// Checks the values; nothing of this computer is looked at yet.
+    pub fn new(values: &OptionValues, context: &Context) -> Result<Self> {
+        Ok(Self {
+            state: context.state.clone(),
+            binaries: context.binaries.clone(),
+            limits: Limits::from_options(values)?,
+        })
+    }
 }
