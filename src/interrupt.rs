@@ -1,0 +1,66 @@
+//! Ctrl-C and SIGTERM: the work is dropped where it is, and one line says what is unfinished and how to go on.
+//!
+//! Nothing is undone here: what was begun is in the store, and the next command goes on with it.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::world::World;
+
+/// The process was asked to end.
+pub struct Interrupted {
+    /// 128 and the signal's number.
+    pub code: u8,
+}
+
+/// Runs `work` to its end, or drops it at a signal.
+pub async fn unless<T>(work: impl Future<Output = T>) -> Result<T, Interrupted> {
+    tokio::select! {
+        biased;
+        code = asked() => Err(Interrupted { code }),
+        done = work => Ok(done),
+    }
+}
+
+/// Waits until the process is asked to end, and gives the exit code.
+pub async fn asked() -> u8 {
+    let listen = || -> io::Result<(Signal, Signal)> {
+        Ok((
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        ))
+    };
+    match listen() {
+        Ok((mut interrupt, mut terminate)) => tokio::select! {
+            _ = interrupt.recv() => 130,
+            _ = terminate.recv() => 143,
+        },
+        Err(error) => {
+            // Then the signals end the process the hard way, which the store is made for.
+            tracing::debug!(%error, "signals are not listened to");
+            std::future::pending().await
+        }
+    }
+}
+
+/// The line after an interruption.
+pub async fn explain(world: &World) {
+    let steps = world.progress.abandon();
+    if steps.is_empty() {
+        return;
+    }
+    let mut line = format!(
+        "interrupted in the middle of {}; give the same command again to go on",
+        steps.join(", ")
+    );
+    let intents = world.store.intents().await.unwrap_or_default();
+    if let Some(intent) = intents.iter().find(|intent| {
+        steps
+            .iter()
+            .any(|step| step.starts_with(&format!("{}:", intent.machine)))
+    }) {
+        line.push_str(&format!(", or `windlass rm {}` to undo it", intent.machine));
+    }
+    world.progress.line(&line);
+}
