@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use russh::AgentAuthError;
 use russh::client::AuthResult;
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
@@ -27,7 +28,7 @@ pub(crate) struct Identities {
 
 enum Offer {
     File(PathBuf, Arc<PrivateKey>),
-    Agent(AgentIdentity),
+    Agent(Box<AgentIdentity>),
 }
 
 struct Attempt {
@@ -81,7 +82,9 @@ impl Attempt {
         }
         if !given.only_files {
             held.retain(|identity| !holds(&seen, &identity.public_key()));
-            attempt.offers.extend(held.into_iter().map(Offer::Agent));
+            attempt
+                .offers
+                .extend(held.into_iter().map(|i| Offer::Agent(Box::new(i))));
         }
         attempt
     }
@@ -91,8 +94,7 @@ impl Attempt {
             Ok(LoadedKey::Ready(key)) => {
                 if !holds(seen, key.public_key()) {
                     seen.push(key.public_key().clone());
-                    self.offers
-                        .push(Offer::File(path.to_owned(), Arc::new(key)));
+                    self.offers.push(Offer::File(path.to_owned(), key));
                 }
             }
             Ok(LoadedKey::Encrypted(public)) => {
@@ -101,7 +103,10 @@ impl Attempt {
                     held.iter().position(same)
                 });
                 match place {
-                    Some(place) => self.offers.push(Offer::Agent(held.remove(place))),
+                    Some(place) => {
+                        let identity = Box::new(held.remove(place));
+                        self.offers.push(Offer::Agent(identity));
+                    }
                     None => self.problems.push(keys::encrypted(path)),
                 }
             }
@@ -142,56 +147,59 @@ impl Attempt {
                 let key = PrivateKeyWithHashAlg::new(key, hash);
                 greeted.handle.authenticate_publickey(user, key).await
             }
-            Offer::Agent(identity) => {
-                let public = identity.public_key().into_owned();
-                self.tried.push(format!(
-                    "{} {} of the agent",
-                    identity.comment(),
-                    fingerprint(&public)
-                ));
-                let hash = rsa_hash(greeted, &public.algorithm()).await;
-                let Some(agent) = self.agent.as_mut() else {
+            Offer::Agent(identity) => match self.offer_of_agent(greeted, user, *identity).await {
+                Ok(result) => Ok(result),
+                Err(e) => {
+                    self.tried
+                        .push(format!("which the agent did not sign with: {e}"));
                     return Ok(false);
-                };
-                let signed = match identity {
-                    AgentIdentity::PublicKey { key, .. } => {
-                        let handle = &mut greeted.handle;
-                        handle
-                            .authenticate_publickey_with(user, key, hash, agent)
-                            .await
-                    }
-                    AgentIdentity::Certificate { certificate, .. } => {
-                        let handle = &mut greeted.handle;
-                        handle
-                            .authenticate_certificate_with(user, certificate, hash, agent)
-                            .await
-                    }
-                };
-                match signed {
-                    Ok(result) => Ok(result),
-                    Err(e) => {
-                        self.tried
-                            .push(format!("which the agent did not sign with: {e}"));
-                        return Ok(false);
-                    }
                 }
-            }
+            },
         };
         match result {
-            Ok(AuthResult::Success) => Ok(true),
+            Ok(AuthResult::Success) => return Ok(true),
             Ok(AuthResult::Failure {
                 partial_success: true,
                 ..
-            }) => {
-                self.tried
-                    .push("accepted, but the host asks for a second factor".to_owned());
-                Ok(false)
+            }) => self
+                .tried
+                .push("accepted, but the host asks for a second factor".to_owned()),
+            Ok(AuthResult::Failure { .. }) => {}
+            Err(source) => {
+                return Err(Error::Handshake {
+                    address: greeted.expected.address.clone(),
+                    source,
+                });
             }
-            Ok(AuthResult::Failure { .. }) => Ok(false),
-            Err(source) => Err(Error::Handshake {
-                address: greeted.expected.address.clone(),
-                source,
-            }),
+        }
+        Ok(false)
+    }
+
+    async fn offer_of_agent(
+        &mut self,
+        greeted: &mut Greeted,
+        user: &str,
+        identity: AgentIdentity,
+    ) -> Result<AuthResult, AgentAuthError> {
+        let public = identity.public_key().into_owned();
+        let shown = format!("{} {}", identity.comment(), fingerprint(&public));
+        self.tried.push(format!("{shown} of the agent"));
+        let hash = rsa_hash(greeted, &public.algorithm()).await;
+        let Some(agent) = self.agent.as_mut() else {
+            return Err(AgentAuthError::Key(russh::keys::Error::AgentFailure));
+        };
+        let handle = &mut greeted.handle;
+        match identity {
+            AgentIdentity::PublicKey { key, .. } => {
+                handle
+                    .authenticate_publickey_with(user, key, hash, agent)
+                    .await
+            }
+            AgentIdentity::Certificate { certificate, .. } => {
+                handle
+                    .authenticate_certificate_with(user, certificate, hash, agent)
+                    .await
+            }
         }
     }
 }

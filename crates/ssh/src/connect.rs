@@ -35,11 +35,12 @@ struct Stop {
 /// Connects through all jump hosts and logs in.
 pub(crate) async fn connect(
     destination: &Destination,
+    limit: Duration,
     on_first_use: OnFirstUse<'_>,
 ) -> Result<Arc<Connection>> {
     let mut below: Option<Arc<Connection>> = None;
     for stop in route(destination)? {
-        below = Some(hop(destination, &stop, below, on_first_use).await?);
+        below = Some(hop(destination, &stop, below, limit, on_first_use).await?);
     }
     below.ok_or_else(|| Error::Config(ConfigError::Circle(destination.host.clone())))
 }
@@ -48,6 +49,7 @@ async fn hop(
     destination: &Destination,
     stop: &Stop,
     below: Option<Arc<Connection>>,
+    limit: Duration,
     on_first_use: OnFirstUse<'_>,
 ) -> Result<Arc<Connection>> {
     let expected = Expected::read(
@@ -57,7 +59,6 @@ async fn hop(
         &destination.known_hosts,
         destination.user_known_hosts.as_deref(),
     )?;
-    let limit = destination.connect_timeout;
     let mut greeted = match &below {
         None => Greeted::over(tcp(stop, limit).await?, expected, limit).await?,
         Some(jump) => {

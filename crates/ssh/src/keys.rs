@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey};
@@ -83,7 +84,7 @@ pub fn public_line(private: &str) -> Result<String> {
 
 /// A private key from a file, ready to sign or locked.
 pub(crate) enum LoadedKey {
-    Ready(PrivateKey),
+    Ready(Arc<PrivateKey>),
     /// Encrypted; the public part tells whether the agent holds it.
     Encrypted(Option<PublicKey>),
 }
@@ -95,11 +96,11 @@ pub(crate) fn load(path: &Path) -> Result<LoadedKey> {
         return Ok(if key.is_encrypted() {
             LoadedKey::Encrypted(Some(key.public_key().clone()))
         } else {
-            LoadedKey::Ready(key)
+            LoadedKey::Ready(Arc::new(key))
         });
     }
     match russh::keys::decode_secret_key(&text, None) {
-        Ok(key) => Ok(LoadedKey::Ready(key)),
+        Ok(key) => Ok(LoadedKey::Ready(Arc::new(key))),
         Err(russh::keys::Error::KeyIsEncrypted) => Ok(LoadedKey::Encrypted(beside(path))),
         Err(_) if text.contains("ENCRYPTED") => Ok(LoadedKey::Encrypted(beside(path))),
         Err(_) if PublicKey::from_openssh(text.trim()).is_ok() => Err(problem(

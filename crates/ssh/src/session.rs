@@ -50,7 +50,16 @@ impl Session {
         destination: &Destination,
         on_first_use: &(dyn Fn(&FirstUse) + Send + Sync),
     ) -> Result<Self> {
-        let connection = connect::connect(destination, on_first_use).await?;
+        Self::connect_within(destination, destination.connect_timeout, on_first_use).await
+    }
+
+    /// With another time limit for this first time.
+    pub(crate) async fn connect_within(
+        destination: &Destination,
+        limit: Duration,
+        on_first_use: &(dyn Fn(&FirstUse) + Send + Sync),
+    ) -> Result<Self> {
+        let connection = connect::connect(destination, limit, on_first_use).await?;
         let inner = Inner {
             destination: destination.clone(),
             user: connection.user.clone(),
@@ -167,7 +176,8 @@ impl Session {
         let mut live = self.inner.live.lock().await;
         if live.is_closed() {
             tracing::debug!(host = %live.address, "the SSH connection has ended; connecting again");
-            *live = connect::connect(&self.inner.destination, &|_| {}).await?;
+            let destination = &self.inner.destination;
+            *live = connect::connect(destination, destination.connect_timeout, &|_| {}).await?;
         }
         Ok(live.clone())
     }

@@ -36,7 +36,7 @@ impl Session {
         Arc::new(UnixSocket {
             session: self.clone(),
             path: path.into(),
-            bridge: bridge,
+            bridge,
             bridged: AtomicBool::new(false),
         })
     }
@@ -70,16 +70,22 @@ impl UnixSocket {
         }
         match self.session.open(Wanted::Unix(&self.path)).await {
             Ok((_, channel)) => Ok(Box::new(Tunnel::forwarded(pump::start(channel)))),
-            // For root, nobody answering means just that.
-            Err(OpenError::NotThere(e)) if self.session.is_root() => Err(e),
+            Err(OpenError::Other(e)) => Err(e),
+            // OpenSSH says the same where nothing listens, where the user may not connect, and where it is told not to forward.
+            Err(OpenError::NotThere(e)) if !self.is_there().await? => Err(e),
             Err(OpenError::NotThere(e) | OpenError::NotDone(e)) => {
                 tracing::debug!(path = %self.path, reason = %e, "the socket is reached by a command on the host");
                 let stream = self.over_bridge().await?;
-                self.bridged.store(true, Ordering::Relaxed);
+                self.bridged
+                    .store(!self.session.is_root(), Ordering::Relaxed);
                 Ok(stream)
             }
-            Err(OpenError::Other(e)) => Err(e),
         }
+    }
+
+    async fn is_there(&self) -> Result<bool> {
+        let test = Command::new(["test", "-S", &self.path]).as_root();
+        Ok(self.session.exec(&test).await?.success())
     }
 
     async fn over_bridge(&self) -> Result<Box<dyn Stream>> {

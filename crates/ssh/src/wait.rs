@@ -41,9 +41,9 @@ pub async fn wait_until_up(
     let mut refused_since: Option<Instant> = None;
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let mut attempt = destination.clone();
-        attempt.connect_timeout = destination.connect_timeout.min(left.max(limits.interval));
-        let error = match Session::connect(&attempt, on_first_use).await {
+        let attempt_limit = destination.connect_timeout.min(left.max(limits.interval));
+        let attempt = Session::connect_within(destination, attempt_limit, on_first_use);
+        let error = match attempt.await {
             Ok(session) => return Ok(session),
             Err(error) => error,
         };
