@@ -5,6 +5,7 @@
 
 mod defaults;
 mod dns;
+mod kernel;
 mod link;
 mod namespace;
 mod nft;
@@ -14,19 +15,22 @@ mod rules;
 mod state;
 mod subnet;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use fs_err as fs;
+use tokio::task::JoinHandle;
 use windlass_engine_api::types::{CreateNetwork, EndpointSettings, NetworkInspect, PortMap};
 
 use crate::container::clock;
 use crate::container::error::{Error, Kind, Result};
 use crate::container::parts::{Connect, Connected, Networks};
+use kernel::{Kernel, Publishes};
 use link::{Endpoint, Links};
-use nft::{Batch, Protocol};
+use nft::Protocol;
 use record::Record;
 use state::{Lease, State};
 
@@ -48,12 +52,11 @@ pub struct Settings {
 pub struct LocalNetworks {
     folder: PathBuf,
     namespaces: PathBuf,
-    engine: String,
     state: Arc<Mutex<State>>,
-    links: Links,
+    kernel: Kernel,
     resolvers: dns::Resolvers,
-    /// Who holds it changes bridges and rules.
-    kernel: tokio::sync::Mutex<()>,
+    /// Containers whose interfaces are being removed: that takes the kernel tens of milliseconds, for which nobody has to wait.
+    leaving: Mutex<BTreeMap<String, JoinHandle<()>>>,
     /// Who holds it changes which networks there are.
     changes: tokio::sync::Mutex<()>,
 }
@@ -73,11 +76,10 @@ impl LocalNetworks {
         Ok(Self {
             folder,
             namespaces: settings.run.join("netns"),
-            engine: settings.bridge,
+            kernel: Kernel::new(settings.bridge, links),
             state: Arc::new(Mutex::new(state)),
-            links,
             resolvers: dns::Resolvers::default(),
-            kernel: tokio::sync::Mutex::default(),
+            leaving: Mutex::default(),
             changes: tokio::sync::Mutex::default(),
         })
     }
@@ -90,47 +92,29 @@ impl LocalNetworks {
         self.namespaces.join(container)
     }
 
-    /// The bridge is there, with its rules.
-    async fn ensure(&self, record: &Record) -> Result<()> {
-        let _one = self.kernel.lock().await;
-        link::forwarding()?;
-        let bridge = state::bridge(record);
-        let made = self.links.ensure_bridge(&bridge, record.gateway).await?;
-        let unknown = self.state().up.insert(record.id.clone());
-        if made || unknown {
-            self.rules().await?;
+    /// Waits until nothing of the container's former interface is left.
+    async fn left(&self, container: &str) {
+        let leaving = {
+            let mut all = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|name, task| name == container || !task.is_finished());
+            all.remove(container)
+        };
+        if let Some(task) = leaving {
+            task.await.ok();
         }
-        Ok(())
     }
 
-    /// Puts the state's rules into the kernel; the caller holds `kernel`.
-    async fn rules(&self) -> Result<()> {
-        let (bridges, published) = {
-            let state = self.state();
-            (state.bridges(), state.published())
-        };
-        let engine = self.engine.clone();
-        tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
-            let mut batch = Batch::default();
-            rules::replace(&mut batch, &rules::table(&engine), &bridges, &published);
-            rules::pass_others(&mut batch, &engine, &bridges)?;
-            batch.commit()?;
-            // Another program's tables: what can be done is done, and the rest is told.
-            if let Err(error) = rules::pass_legacy(&bridges) {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "published ports may be cut off"
-                );
-            }
-            Ok(())
-        })
-        .await
-        .map_err(Error::internal)??;
-        Ok(())
+    /// Waits for everybody who leaves.
+    async fn all_left(&self) {
+        let leaving =
+            std::mem::take(&mut *self.leaving.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in leaving.into_values() {
+            task.await.ok();
+        }
     }
 
     async fn try_connect(&self, wanted: &Connect, record: &Record) -> Result<Connected> {
-        self.ensure(record).await?;
+        self.kernel.ensure(&self.state, record).await?;
         let address = self.state().lease(&record.id, wanted)?;
         let mac = match &wanted.mac {
             None => link::mac(address),
@@ -141,20 +125,22 @@ impl LocalNetworks {
         let range = record.range();
         let netns = self.namespace(&wanted.container);
         let endpoint = Endpoint {
-            host: host_end(&wanted.container),
+            host: kernel::host_end(&wanted.container),
             address,
             length: range.length(),
             mac,
             gateway: (!record.internal).then_some(record.gateway),
         };
-        self.links
-            .attach(&netns, &record.bridge, endpoint)
-            .await
-            .map_err(|e| Error::from(e.context("failed to set up container networking")))?;
-        if !ports.is_empty() {
-            let _one = self.kernel.lock().await;
-            self.rules().await?;
-        }
+        let attach = self.kernel.links.attach(&netns, &record.bridge, endpoint);
+        let rules = async {
+            match ports.is_empty() {
+                true => Ok(()),
+                false => self.kernel.rules(&self.state).await,
+            }
+        };
+        let (attached, ruled) = tokio::join!(attach, rules);
+        attached.map_err(|e| Error::from(e.context("failed to set up container networking")))?;
+        ruled?;
         let nameserver = self.resolver(&wanted.container, record).await?;
         let settings = EndpointSettings {
             mac_address: link::shown(mac),
@@ -259,7 +245,7 @@ impl LocalNetworks {
                     let name = entry?.file_name().to_string_lossy().into_owned();
                     if !running.contains(&name) {
                         tracing::info!(container = name, "takes back a network namespace");
-                        self.links.remove(&host_end(&name)).await?;
+                        self.kernel.links.remove(&kernel::host_end(&name)).await?;
                         namespace::remove(&self.namespaces.join(&name))?;
                     }
                 }
@@ -275,25 +261,19 @@ impl LocalNetworks {
             .collect();
         let mut bridges = Vec::new();
         for record in records {
-            if let Some(index) = self.links.find(&record.bridge).await? {
+            if let Some(index) = self.kernel.links.find(&record.bridge).await? {
                 bridges.push(index);
                 self.state().up.insert(record.id);
             }
         }
-        let kept: Vec<String> = running.iter().map(|c| host_end(c)).collect();
-        for end in self.links.ends(&bridges).await? {
+        let kept: Vec<String> = running.iter().map(|c| kernel::host_end(c)).collect();
+        for end in self.kernel.links.ends(&bridges).await? {
             if !kept.contains(&end) {
-                self.links.remove(&end).await?;
+                self.kernel.links.remove(&end).await?;
             }
         }
         Ok(())
     }
-}
-
-/// Name of the host's end of a container's pair.
-fn host_end(container: &str) -> String {
-    let short: String = container.chars().take(12).collect();
-    format!("{}{short}", link::PREFIX)
 }
 
 #[async_trait]
@@ -337,11 +317,11 @@ impl Networks for LocalNetworks {
             )));
         }
         let mut taken = self.state().ranges();
-        taken.extend(self.links.routed(None).await?);
+        taken.extend(self.kernel.links.routed(None).await?);
         let record = defaults::record(wanted, &taken, clock::now())?;
         record.save(&self.folder)?;
         self.state().add(record.clone());
-        if let Err(error) = self.ensure(&record).await {
+        if let Err(error) = self.kernel.ensure(&self.state, &record).await {
             self.forget(&record).await.ok();
             return Err(error);
         }
@@ -357,6 +337,7 @@ impl Networks for LocalNetworks {
                 "bridge is a pre-defined network and cannot be removed",
             ));
         }
+        self.all_left().await;
         if self.state().leases.values().any(|l| l.network == record.id) {
             return Err(Error::new(
                 Kind::Forbidden,
@@ -372,36 +353,47 @@ impl Networks for LocalNetworks {
     async fn connect(&self, wanted: &Connect) -> Result<Connected> {
         let record = self.state().find(&wanted.network)?.clone();
         self.disconnect(&wanted.container).await?;
+        self.left(&wanted.container).await;
         match self.try_connect(wanted, &record).await {
             Ok(connected) => Ok(connected),
             Err(error) => {
-                if let Err(error) = self.disconnect(&wanted.container).await {
-                    tracing::warn!(container = wanted.container, %error, "network could not be taken back");
-                }
+                self.disconnect(&wanted.container).await?;
                 Err(error)
             }
         }
     }
 
     async fn disconnect(&self, container: &str) -> Result<()> {
+        self.left(container).await;
         self.resolvers.stop(container);
-        let published = match self.state().leases.get_mut(container) {
-            Some(lease) => !std::mem::take(&mut lease.ports).is_empty(),
-            None => false,
+        let netns = self.namespace(container);
+        let publishes = match self.state().leases.get_mut(container) {
+            Some(lease) if lease.ports.is_empty() => Publishes::Nothing,
+            Some(lease) => {
+                lease.ports.clear();
+                Publishes::Ports
+            }
+            None if netns.exists() => Publishes::Nothing,
+            None => return Ok(()),
         };
-        if published {
-            let _one = self.kernel.lock().await;
-            self.rules().await?;
-        }
-        self.links.remove(&host_end(container)).await?;
-        namespace::remove(&self.namespace(container))?;
-        // Last: nobody gets an address that is still in use.
-        self.state().leases.remove(container);
+        let (kernel, state) = (self.kernel.clone(), self.state.clone());
+        let id = container.to_owned();
+        let leaving = tokio::spawn(async move {
+            if let Err(error) = kernel.take_back(&state, &id, &netns, publishes).await {
+                tracing::warn!(container = id, %error, "network could not be taken back");
+                return;
+            }
+            // Last: nobody gets an address that is still in use.
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.leases.remove(&id);
+        });
+        let mut all = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(container.to_owned(), leaving);
         Ok(())
     }
 
     async fn adopt(&self, running: &[(Connect, Connected)]) -> Result<()> {
-        let _one = self.kernel.lock().await;
+        self.all_left().await;
         self.state().leases.clear();
         let mut adopted = Vec::new();
         for (wanted, connected) in running {
@@ -414,7 +406,7 @@ impl Networks for LocalNetworks {
             }
         }
         self.sweep().await?;
-        self.rules().await?;
+        self.kernel.rules(&self.state).await?;
         for (container, record) in adopted {
             if let Err(error) = self.resolver(&container, &record).await {
                 tracing::warn!(container, %error, "names are not resolved in it");
@@ -427,10 +419,9 @@ impl Networks for LocalNetworks {
 impl LocalNetworks {
     /// The bridge first, so that no bridge is ever without a record.
     async fn forget(&self, record: &Record) -> Result<()> {
-        let _kernel = self.kernel.lock().await;
         self.state().up.remove(&record.id);
-        self.rules().await?;
-        self.links.remove(&record.bridge).await?;
+        self.kernel.rules(&self.state).await?;
+        self.kernel.links.remove(&record.bridge).await?;
         record.forget(&self.folder)?;
         self.state().networks.remove(&record.id);
         Ok(())

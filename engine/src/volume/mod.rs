@@ -206,7 +206,7 @@ mod tests {
         drop(volumes);
 
         let volumes = LocalVolumes::open(root.path()).unwrap();
-        assert_eq!(volumes.list().unwrap(), [made.clone()]);
+        assert_eq!(volumes.list().unwrap(), std::slice::from_ref(&made));
         assert!(!root.path().join("volumes/.half").exists());
         assert_eq!(
             fs::read_to_string(Path::new(&made.mountpoint).join("x")).unwrap(),

@@ -91,10 +91,10 @@ fn a_published_port_is_reached_from_everywhere() {
             "the way out is masqueraded"
         );
 
-        networks
-            .disconnect(&wish("web", "", &[]).container)
-            .await
-            .unwrap();
+        let web = wish("web", "", &[]).container;
+        networks.disconnect(&web).await.unwrap();
+        // The second time waits for the first.
+        networks.disconnect(&web).await.unwrap();
         assert_eq!(tcp(Some(&stage.world), (HOST, 8080)), None);
     });
 }

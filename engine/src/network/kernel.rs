@@ -1,0 +1,111 @@
+//! What is in the kernel for the networks: bridges, pairs, namespaces, and the rules that follow from the state.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::link::{self, Links};
+use super::nft::Batch;
+use super::record::Record;
+use super::state::{self, State};
+use super::{namespace, rules};
+use crate::container::error::{Error, Result};
+
+/// Whether a container has rules of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publishes {
+    /// For its published ports.
+    Ports,
+    /// None.
+    Nothing,
+}
+
+/// Changes it; copies are the same one.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// Interfaces.
+    pub links: Links,
+    /// The name of the default bridge, by which an engine's rules are told from another's.
+    engine: Arc<str>,
+    /// Who holds it changes bridges and rules.
+    one: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Kernel {
+    /// For the engine with this default bridge.
+    pub fn new(engine: String, links: Links) -> Self {
+        Self {
+            links,
+            engine: engine.into(),
+            one: Arc::default(),
+        }
+    }
+
+    /// The bridge is there, with its rules.
+    pub async fn ensure(&self, state: &Mutex<State>, record: &Record) -> Result<()> {
+        let _one = self.one.lock().await;
+        link::forwarding()?;
+        let bridge = state::bridge(record);
+        let made = self.links.ensure_bridge(&bridge, record.gateway).await?;
+        let unknown = locked(state).up.insert(record.id.clone());
+        if made || unknown {
+            self.replace(state).await?;
+        }
+        Ok(())
+    }
+
+    /// The state's rules, in place of the former ones.
+    pub async fn rules(&self, state: &Mutex<State>) -> Result<()> {
+        let _one = self.one.lock().await;
+        self.replace(state).await
+    }
+
+    async fn replace(&self, state: &Mutex<State>) -> Result<()> {
+        let (bridges, published) = {
+            let state = locked(state);
+            (state.bridges(), state.published())
+        };
+        let engine = self.engine.clone();
+        tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
+            let mut batch = Batch::default();
+            rules::replace(&mut batch, &rules::table(&engine), &bridges, &published);
+            rules::pass_others(&mut batch, &engine, &bridges)?;
+            batch.commit()?;
+            // Another program's tables: what can be done is done, and the rest is told.
+            if let Err(error) = rules::pass_legacy(&bridges) {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "published ports may be cut off"
+                );
+            }
+            Ok(())
+        })
+        .await
+        .map_err(Error::internal)??;
+        Ok(())
+    }
+
+    /// Everything of a container; nothing there is success.
+    pub async fn take_back(
+        &self,
+        state: &Mutex<State>,
+        container: &str,
+        netns: &Path,
+        publishes: Publishes,
+    ) -> Result<()> {
+        if publishes == Publishes::Ports {
+            self.rules(state).await?;
+        }
+        self.links.remove(&host_end(container)).await?;
+        Ok(namespace::remove(netns)?)
+    }
+}
+
+fn locked(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Name of the host's end of a container's pair.
+pub fn host_end(container: &str) -> String {
+    let short: String = container.chars().take(12).collect();
+    format!("{}{short}", link::PREFIX)
+}
