@@ -16,7 +16,8 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use super::namespace;
-use super::nft::{Batch, Hook, Protocol, Rule, Side};
+use super::nft::{Batch, Hook};
+use super::rule::{Protocol, Rule, Side};
 use super::state::State;
 use super::subnet::Subnet;
 

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::link::{self, Links};
 use super::nft::Batch;
 use super::record::Record;
+use super::rule::Protocol;
 use super::state::{self, State};
-use super::{namespace, rules};
+use super::{conntrack, namespace, rules};
 use crate::container::error::{Error, Result};
 
 /// Whether a container has rules of its own.
@@ -81,6 +82,25 @@ impl Kernel {
         })
         .await
         .map_err(Error::internal)??;
+        Ok(())
+    }
+
+    /// Packets to a container's published UDP ports go by the rules of now.
+    pub async fn forget_flows(&self, state: &Mutex<State>, container: &str) -> Result<()> {
+        let ports: Vec<u16> = {
+            let state = locked(state);
+            let ports = state.leases.get(container).map(|l| &l.ports);
+            let udp = ports.into_iter().flatten();
+            udp.filter(|p| p.protocol == Protocol::Udp)
+                .map(|p| p.host_port)
+                .collect()
+        };
+        if ports.is_empty() {
+            return Ok(());
+        }
+        tokio::task::spawn_blocking(move || conntrack::forget(&ports))
+            .await
+            .map_err(Error::internal)??;
         Ok(())
     }
 

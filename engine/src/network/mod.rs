@@ -3,14 +3,17 @@
 //!
 //! Deliberately absent: IPv6, a container in several networks, other drivers than `bridge`.
 
+mod conntrack;
 mod defaults;
 mod dns;
 mod kernel;
 mod link;
 mod namespace;
+mod netlink;
 mod nft;
 mod ports;
 mod record;
+mod rule;
 mod rules;
 mod state;
 mod subnet;
@@ -30,8 +33,8 @@ use crate::container::error::{Error, Kind, Result};
 use crate::container::parts::{Connect, Connected, Networks};
 use kernel::{Kernel, Publishes};
 use link::{Endpoint, Links};
-use nft::Protocol;
 use record::Record;
+use rule::Protocol;
 use state::{Lease, State};
 
 /// Where things are, and what the default network is.
@@ -141,6 +144,9 @@ impl LocalNetworks {
         let (attached, ruled) = tokio::join!(attach, rules);
         attached.map_err(|e| Error::from(e.context("failed to set up container networking")))?;
         ruled?;
+        self.kernel
+            .forget_flows(&self.state, &wanted.container)
+            .await?;
         let nameserver = self.resolver(&wanted.container, record).await?;
         let settings = EndpointSettings {
             mac_address: link::shown(mac),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 
 use fs_err as fs;
 
-use super::nft::Protocol;
+use super::rule::Protocol;
 use super::rules::Published;
 use super::subnet::Subnet;
 use crate::container::error::{Error, Result};

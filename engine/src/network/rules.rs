@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
-use super::nft::{self, Batch, Hook, Place, Protocol, Rule, Side};
+use super::nft::{self, Batch, Hook, Place};
+use super::rule::{Protocol, Rule, Side};
 use super::subnet::Subnet;
 
 /// A bridge, for its rules.

@@ -4,6 +4,7 @@ mod stage;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::Command;
+use std::time::Duration;
 
 use stage::{HOST, WORLD, ask, connect, inside, play, serve, tcp, udp, wish, within};
 use windlass_engine_api::types::CreateNetwork;
@@ -151,6 +152,33 @@ fn a_taken_port_is_told_as_docker_does() {
         let nowhere = wish("c", "bridge", &[("80/tcp", "192.0.2.77", "8091")]);
         let error = networks.connect(&nowhere).await.unwrap_err();
         assert!(error.message.contains("cannot assign requested address"));
+    });
+}
+
+#[test]
+fn a_client_that_keeps_sending_finds_the_new_container() {
+    play(|stage| async move {
+        let networks = stage.networks().await;
+        let ports = [("80/udp", "", "8080")];
+        let client = within(&stage.world, || UdpSocket::bind("0.0.0.0:0").unwrap());
+        client
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        let ask = || {
+            let mut buffer = [0; 64];
+            client.send_to(b"?", (HOST, 8080)).unwrap();
+            let length = client.recv(&mut buffer).ok()?;
+            Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        };
+        // Remembered by the kernel as a connection to nobody.
+        client.send_to(b"?", (HOST, 8080)).unwrap();
+        for name in ["old", "new"] {
+            let wanted = wish(name, "bridge", &ports);
+            let connected = networks.connect(&wanted).await.unwrap();
+            serve(&inside(&connected.netns), name, 80);
+            assert_eq!(ask(), Some(format!("{name} {WORLD}")));
+            networks.disconnect(&wanted.container).await.unwrap();
+        }
     });
 }
 
