@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Log;
 use crate::keys::nearest;
-use crate::model::{Order, Project, Service, ServiceVolume};
+use crate::model::{Dependency, Order, Project, Restart, Service, ServiceVolume};
 use crate::node::{Mark, Node};
 use crate::read::locate;
 
@@ -34,7 +34,7 @@ impl<'a> Checks<'a> {
     }
 
     fn references(&mut self, name: &str, service: &Service) {
-        for other in service.depends_on.keys() {
+        for (other, condition) in &service.depends_on {
             let mark = self.mark(name, "depends_on");
             let problem = format!("`services.{name}.depends_on` names the service `{other}`");
             if self.is_left_out(other) {
@@ -47,8 +47,12 @@ impl<'a> Checks<'a> {
             } else {
                 self.known(mark, &problem, other, self.project.services.keys());
             }
+            if *condition == Dependency::Completed {
+                self.completes(other, mark);
+            }
         }
-        for network in service.networks.keys() {
+        // Every project has `default`.
+        for network in service.networks.keys().filter(|name| *name != "default") {
             let problem = format!("`services.{name}.networks` names the network `{network}`");
             self.known(
                 self.mark(name, "networks"),
@@ -86,6 +90,18 @@ impl<'a> Checks<'a> {
                 );
                 self.known(mark, &problem, fleet, self.project.fleets.keys());
             }
+        }
+    }
+
+    /// What is started again whenever it ends is never done.
+    fn completes(&mut self, name: &str, mark: Mark) {
+        let service = self.project.services.get(name);
+        if service.is_some_and(|s| matches!(s.restart, Restart::Always | Restart::UnlessStopped)) {
+            let message = format!(
+                "`{name}` must complete, but its `restart` starts it again whenever it ends"
+            );
+            let hint = format!("say `restart: no` or `restart: on-failure` in `services.{name}`");
+            self.log.error_with_hint(mark, message, hint);
         }
     }
 
@@ -168,7 +184,7 @@ impl<'a> Checks<'a> {
         let mut exclude = |what: &str| {
             self.log.error(
                 mark,
-                format!("`services.{name}.network_mode` is `{mode}`, which excludes `{what}`"),
+                format!("`services.{name}.network_mode` is `{mode}`, which cannot be combined with `{what}`"),
             );
         };
         if !service.networks.is_empty() {
@@ -220,7 +236,7 @@ impl<'a> Checks<'a> {
                 let mark = self.mark(name, "depends_on");
                 return self.log.error(
                     mark,
-                    format!("`depends_on` goes in a circle: `{circle}` → `{name}`"),
+                    format!("`depends_on` has a cycle: `{circle}` → `{name}`"),
                 );
             }
             way.push(name);

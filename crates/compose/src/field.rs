@@ -316,7 +316,7 @@ fn check_key(key: &str, mark: Mark, fields: &Fields<'_>, table: &'static Table, 
             format!("`{path}` is Compose's, but windlass does not have it yet"),
         );
     }
-    let message = format!("`{path}` is not a key that Compose knows");
+    let message = format!("`{path}` is not a known key");
     match table.suggest(key) {
         Some(near) => log.error_with_hint(mark, message, format!("did you mean `{near}`?")),
         None => log.error(mark, message),
@@ -335,6 +335,6 @@ fn check_extension(key: &str, path: &str, mark: Mark, table: &'static Table, log
         let message = format!("`{path}` has no effect here");
         return log.error_with_hint(mark, message, format!("`{near}` belongs to {place}"));
     }
-    let message = format!("`{path}` looks like a slip of the pen");
+    let message = format!("`{path}` looks misspelt");
     log.error_with_hint(mark, message, format!("did you mean `{near}`?"));
 }

@@ -17,7 +17,7 @@ use crate::Context;
 use crate::error::Log;
 use crate::field::{Field, Fields};
 use crate::keys;
-use crate::model::{Project, Service};
+use crate::model::{Dependency, Project, Restart, Service};
 use crate::node::{Mark, Node};
 
 /// What every part of the reader needs.
@@ -60,6 +60,7 @@ impl Reader<'_> {
                 services.insert(name.to_owned(), service);
             }
         }
+        end_after_completion(&mut services, field.node);
         services
     }
 
@@ -107,8 +108,28 @@ impl Reader<'_> {
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
         if !(starts && name.chars().all(good) && name.len() <= 128) {
-            let problem = "is not a good name: it takes letters, digits, `.`, `_` and `-`, a letter or digit first";
+            let problem = "is not a valid name: it takes letters, digits, `.`, `_` and `-`, a letter or digit first";
             field.reject(problem, self.log);
+        }
+    }
+}
+
+/// A service that others wait for to complete is not started again, unless it says so itself.
+fn end_after_completion(services: &mut BTreeMap<String, Service>, declared: &Node) {
+    let dependencies = services.values().flat_map(|service| &service.depends_on);
+    let awaited: BTreeSet<String> = dependencies
+        .filter(|(_, condition)| **condition == Dependency::Completed)
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in awaited {
+        let given = declared.get(&name).is_some_and(|service| {
+            let policy = service
+                .get("deploy")
+                .and_then(|deploy| deploy.get("restart_policy"));
+            service.get("restart").or(policy).is_some()
+        });
+        if let (false, Some(service)) = (given, services.get_mut(&name)) {
+            service.restart = Restart::No;
         }
     }
 }

@@ -65,7 +65,7 @@ impl Reader<'_> {
                     .for_each(|mode| mode.reject(problem, self.log));
             }
             (Shape::Replicated, Some(number), Some(scale)) if number != scale => {
-                let problem = "says otherwise than `scale`; give one of them";
+                let problem = "differs from `scale`; give one of them";
                 replicas
                     .into_iter()
                     .for_each(|field| field.reject(problem, self.log));
@@ -208,7 +208,7 @@ impl Reader<'_> {
         if let [Some(own), Some(other)] = values
             && own != other
         {
-            let problem = "says otherwise than `deploy.resources`; give one of them";
+            let problem = "differs from what `deploy.resources` says; give one of them";
             service
                 .get(key)
                 .into_iter()

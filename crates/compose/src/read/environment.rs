@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 
 use super::Reader;
 use crate::dotenv;
@@ -48,7 +49,8 @@ impl Reader<'_> {
         let Some((path, required)) = self.env_file_path(field) else {
             return;
         };
-        let full = self.context.project_dir.join(&path);
+        // `./a.env` and `a.env` are one name in errors.
+        let full: PathBuf = self.context.project_dir.join(&path).components().collect();
         let text = match (self.context.read_file)(&full) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound && !required => return,

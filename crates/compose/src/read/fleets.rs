@@ -34,7 +34,7 @@ impl Reader<'_> {
         let edges = !name.starts_with('-') && !name.ends_with('-');
         if name.is_empty() || name.len() > LONGEST_NAME || !edges || !name.chars().all(good) {
             let problem = format!(
-                "is not a good name: machines are named by it, so it takes lower-case letters, digits and `-`, at most {LONGEST_NAME}"
+                "is not a valid name: machines are named by it, so it takes lower-case letters, digits and `-`, at most {LONGEST_NAME}"
             );
             field.reject(&problem, self.log);
         }

@@ -24,7 +24,7 @@ impl Reader<'_> {
         };
         parse_short(&text).unwrap_or_else(|problem| {
             let hint = "write `container`, `host:container` or `address:host:container`, with `/udp` where it is not TCP";
-            item.reject_with_hint(&format!("`{text}` {problem}"), hint, self.log);
+            item.reject_with_hint(&problem, hint, self.log);
             Vec::new()
         })
     }
@@ -89,7 +89,7 @@ impl Reader<'_> {
                     "names a port of the host; that is what `ports` is for",
                     self.log,
                 ),
-                Err(problem) => item.reject(&format!("`{text}` {problem}"), self.log),
+                Err(problem) => item.reject(&problem, self.log),
             }
         }
         exposed

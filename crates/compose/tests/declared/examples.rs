@@ -1,6 +1,6 @@
 //! The projects in `examples/` say what they are meant to say.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use windlass_compose::model::{Mode, Order, Project};
@@ -15,7 +15,7 @@ fn example(name: &str) -> Project {
     let path = folder.join("windlass.yaml");
     let text = fs_err::read_to_string(&path).unwrap();
     let context = windlass_compose::Context {
-        project_dir: PathBuf::from(folder),
+        project_dir: folder,
         ..context()
     };
     let loaded = load(&[Source::new("windlass.yaml", text)], &context).unwrap();
