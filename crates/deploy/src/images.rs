@@ -14,7 +14,9 @@ pub use context::{BuildContext, ContextError};
 
 /// Logins: registry (`docker.io`, `localhost:5000`) → credentials.
 #[derive(Clone, Default)]
-pub struct Credentials(Option<Arc<dyn Fn(&str) -> Option<RegistryAuth> + Send + Sync>>);
+pub struct Credentials(Option<Arc<Find>>);
+
+type Find = dyn Fn(&str) -> Option<RegistryAuth> + Send + Sync;
 
 impl Credentials {
     /// Asked with the registry's host.

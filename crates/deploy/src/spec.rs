@@ -367,7 +367,8 @@ mod tests {
         let base = of(|_| ());
         assert_eq!(base.hash, of(|_| ()).hash);
         assert_eq!(base.hash.len(), 64);
-        let changes: Vec<(&str, fn(&mut Service))> = vec![
+        type Change = (&'static str, fn(&mut Service));
+        let changes: Vec<Change> = vec![
             ("env", |s| {
                 s.environment.insert("A".to_owned(), "2".to_owned());
             }),

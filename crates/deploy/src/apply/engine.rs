@@ -19,8 +19,10 @@ use crate::error::ActionError;
 use crate::hosts::{BoxError, Hosts};
 use crate::images::{BuildContext, Credentials};
 use crate::ingress;
-use crate::observe::published;
-use crate::plan::{Action, ReplicaRef, RouteIntent, UpstreamIntent, upstream_id, wire_route};
+use crate::observe::{Availability, availability, published};
+use crate::plan::{
+    Action, ReplicaRef, RouteIntent, UpstreamIntent, Volumes, upstream_id, wire_route,
+};
 use crate::spec::{ContainerSpec, labels};
 
 /// How long a proxy may take from its start to its first answer.
@@ -365,22 +367,39 @@ impl EngineExecutor {
     async fn drain(
         &self,
         address: SocketAddr,
-        ingresses: &[MachineName],
-        generation: u64,
+        ingresses: &BTreeMap<MachineName, u64>,
         within: Duration,
     ) -> Done {
         let deadline = Instant::now() + within;
-        let waits = ingresses.iter().map(|machine| async move {
+        let waits = ingresses.iter().map(|(machine, generation)| async move {
             let admin = self.admin(machine).await?;
-            wait_drained(&admin, machine, address, generation, deadline).await
+            wait_drained(&admin, machine, address, *generation, deadline).await
         });
         futures_util::future::try_join_all(waits).await.map(drop)
     }
 
-    async fn remove_container(&self, machine: &MachineName, name: &str) -> Done {
+    async fn check(&self, replicas: &[ReplicaRef]) -> Done {
+        let checks = replicas.iter().map(|replica| async move {
+            let client = self.client(&replica.machine).await?;
+            match client.inspect_container(&replica.container).await {
+                Ok(c) if availability(&c) == Availability::Available => Ok(()),
+                Ok(_) => Err(ActionError::Changed(replica.to_string())),
+                Err(e) if e.is_not_found() => Err(ActionError::Changed(replica.to_string())),
+                Err(e) => Err(on(&replica.machine)(e)),
+            }
+        });
+        futures_util::future::try_join_all(checks).await.map(drop)
+    }
+
+    async fn remove_container(
+        &self,
+        machine: &MachineName,
+        name: &str,
+        anonymous_volumes: Volumes,
+    ) -> Done {
         let how = RemoveContainer {
             force: false,
-            volumes: true,
+            volumes: anonymous_volumes == Volumes::Remove,
         };
         let client = self.client(machine).await?;
         gone_is_fine(client.remove_container(name, how).await).map_err(on(machine))
@@ -430,7 +449,7 @@ impl Executor for EngineExecutor {
                 let name = ingress::container_name(&self.project.name);
                 let client = self.client(machine).await?;
                 gone_is_fine(client.stop_container(&name, None).await).map_err(on(machine))?;
-                self.remove_container(machine, &name).await
+                self.remove_container(machine, &name, Volumes::Keep).await
             }
             Action::CreateReplica {
                 replica,
@@ -466,17 +485,20 @@ impl Executor for EngineExecutor {
             Action::Drain {
                 address,
                 ingresses,
-                generation,
                 within,
                 ..
-            } => self.drain(*address, ingresses, *generation, *within).await,
+            } => self.drain(*address, ingresses, *within).await,
             Action::StopReplica { replica } => {
                 let client = self.client(&replica.machine).await?;
                 gone_is_fine(client.stop_container(&replica.container, None).await)
                     .map_err(on(&replica.machine))
             }
-            Action::RemoveReplica { replica } => {
-                self.remove_container(&replica.machine, &replica.container)
+            Action::CheckReplicas { replicas } => self.check(replicas).await,
+            Action::RemoveReplica {
+                replica,
+                anonymous_volumes,
+            } => {
+                self.remove_container(&replica.machine, &replica.container, *anonymous_volumes)
                     .await
             }
             Action::RemoveNetwork { machine, network } => {

@@ -5,14 +5,14 @@
 mod engine;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use windlass_ingress::{RouteTable, Status};
 use windlass_machine::MachineName;
 
 use crate::hosts::Host;
-pub(crate) use engine::{Question, observe, published, state};
+pub(crate) use engine::{Question, availability, observe, published, state};
 
 /// What is there of one project.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -169,12 +169,12 @@ impl Observed {
 }
 
 impl Replica {
-    /// Where container port `port` (TCP) is published, on an address that others reach.
-    pub fn published(&self, port: u16) -> Option<SocketAddr> {
+    /// Where container port `port` (TCP) is published on the address `ip`.
+    pub fn published_on(&self, ip: IpAddr, port: u16) -> Option<SocketAddr> {
         let wanted = format!("{port}/tcp");
         self.ports
             .iter()
-            .find(|(p, a)| *p == wanted && a.port() != 0 && !a.ip().is_unspecified())
+            .find(|(p, a)| *p == wanted && a.ip() == ip && a.port() != 0)
             .map(|(_, a)| *a)
     }
 }

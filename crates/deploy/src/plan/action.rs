@@ -1,5 +1,6 @@
 //! The actions: each is one idempotent effect on one machine, with everything decided.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use windlass_machine::{MachineName, Slot};
 
+use super::Volumes;
 use crate::spec::ContainerSpec;
 
 /// One container of a service, there or still to come.
@@ -136,14 +138,19 @@ pub enum Action {
     Drain {
         replica: ReplicaRef,
         address: SocketAddr,
-        ingresses: Vec<MachineName>,
-        generation: u64,
+        /// Each with the table that it must have in force.
+        ingresses: BTreeMap<MachineName, u64>,
         within: Duration,
     },
     /// Asks it to end, and kills it after its grace period.
     StopReplica { replica: ReplicaRef },
-    /// Removes the stopped container.
-    RemoveReplica { replica: ReplicaRef },
+    /// Makes sure that these are still well before another one of the service is stopped.
+    CheckReplicas { replicas: Vec<ReplicaRef> },
+    /// Removes the stopped container, and its anonymous volumes if so asked.
+    RemoveReplica {
+        replica: ReplicaRef,
+        anonymous_volumes: Volumes,
+    },
     /// Removes a network of the project.
     RemoveNetwork {
         machine: MachineName,
@@ -159,9 +166,10 @@ pub enum Action {
 }
 
 impl Action {
-    /// Where it happens.
-    pub fn machine(&self) -> &MachineName {
-        match self {
+    /// Where it happens; `None`: in several places.
+    pub fn machine(&self) -> Option<&MachineName> {
+        Some(match self {
+            Self::CheckReplicas { .. } => return None,
             Self::CreateMachine { machine, .. }
             | Self::PullImage { machine, .. }
             | Self::BuildImage { machine, .. }
@@ -178,8 +186,8 @@ impl Action {
             | Self::WaitReplica { replica, .. }
             | Self::Drain { replica, .. }
             | Self::StopReplica { replica }
-            | Self::RemoveReplica { replica } => &replica.machine,
-        }
+            | Self::RemoveReplica { replica, .. } => &replica.machine,
+        })
     }
 
     /// Makes what later steps are decided by: machines and images. Applied first, then everything is looked at again.
@@ -237,7 +245,16 @@ impl fmt::Display for Action {
             }
             Self::Drain { replica, .. } => write!(f, "drain {replica}"),
             Self::StopReplica { replica } => write!(f, "stop {replica}"),
-            Self::RemoveReplica { replica } => write!(f, "remove {replica}"),
+            Self::CheckReplicas { replicas } => match replicas.first() {
+                Some(first) => write!(
+                    f,
+                    "check that {} of {} are well",
+                    replicas.len(),
+                    first.service
+                ),
+                None => f.write_str("check nothing"),
+            },
+            Self::RemoveReplica { replica, .. } => write!(f, "remove {replica}"),
             Self::RemoveNetwork { machine, network } => {
                 write!(f, "remove network {network} on {machine}")
             }

@@ -7,6 +7,8 @@ mod builder;
 mod fleets;
 mod order;
 mod placement;
+mod ports;
+mod proxies;
 mod rollout;
 mod routes;
 mod teardown;
@@ -39,7 +41,8 @@ pub struct Settings {
 }
 
 /// What becomes of volumes when a project goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Volumes {
     /// They stay.
     #[default]
@@ -73,6 +76,11 @@ pub enum Note {
         machine: MachineName,
         reason: String,
     },
+    /// A machine is not removed, because of the data on it.
+    Kept {
+        machine: MachineName,
+        volumes: Vec<String>,
+    },
     /// Replicas are not replaced or removed.
     HeldBack { service: String, reason: String },
 }
@@ -89,6 +97,11 @@ impl fmt::Display for Note {
             Self::Unseen { machine, reason } => {
                 write!(f, "machine {machine} is not looked into: {reason}")
             }
+            Self::Kept { machine, volumes } => write!(
+                f,
+                "machine {machine} is kept, because it holds {}; `down -v` removes both",
+                volumes.join(", ")
+            ),
             Self::HeldBack { service, reason } => {
                 write!(f, "no replica of {service} is stopped: {reason}")
             }
