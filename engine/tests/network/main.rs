@@ -258,7 +258,7 @@ fn the_hosts_loopback_is_the_hosts() {
         let gateway = web.endpoint.gateway.clone();
         let trick = std::thread::spawn(move || {
             nix::sched::setns(&netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            output("ip", &["link", "set", "lo", "down"]);
+            output("ip", &["address", "flush", "dev", "lo"]);
             output(
                 "ip",
                 &[
