@@ -2,6 +2,7 @@
 
 mod budget;
 mod ci;
+mod demo;
 mod engine;
 mod fixtures;
 mod interrupt;
@@ -24,6 +25,8 @@ enum Command {
     Engine(engine::Options),
     /// What the tests, the demo and the bench run against, made ahead of time.
     Fixtures(fixtures::Options),
+    /// A fleet on this computer, from nothing: grown by load, shrunk again, and cleaned up.
+    Demo(demo::Options),
     /// The size budgets alone.
     Budget,
 }
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
             interrupt::catch()?;
             fixtures::make(&options)
         }
+        Command::Demo(options) => demo::demo(&options),
         Command::Budget => budget::check(),
     }
 }

@@ -1,0 +1,5 @@
+//! Machines on this computer.
+
+mod fleet;
+mod interrupted;
+mod machines;
