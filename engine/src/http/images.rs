@@ -186,7 +186,7 @@ fn tell(engine: &Engine, action: &str, reference: &str) {
 async fn import(engine: &Arc<Engine>, req: &mut Req) -> Result<Reply> {
     let name = req
         .query("repo")
-        .map(|repo| format!("{repo}:{}", req.query("tag").unwrap_or("latest")));
+        .map(|repo| named(repo, req.query("tag")));
     let changes = req.query_all("changes").map(str::to_owned).collect();
     let archive = reader(req);
     let engine = engine.clone();
@@ -225,12 +225,20 @@ pub async fn save(engine: &Engine, names: Vec<String>) -> Result<Reply> {
     ))
 }
 
+/// The command line puts the tag into the name, other clients beside it.
+fn named(repository: &str, tag: Option<&str>) -> String {
+    match tag.filter(|t| !t.is_empty()) {
+        Some(tag) => format!("{repository}:{tag}"),
+        None => repository.to_owned(),
+    }
+}
+
 /// `POST /images/{name}/tag`.
 pub async fn tag(engine: &Engine, req: &Req, name: &str) -> Result<Reply> {
     let repository = req
         .query("repo")
         .ok_or_else(|| Error::invalid("parameter repo is missing"))?;
-    let new = format!("{repository}:{}", req.query("tag").unwrap_or("latest"));
+    let new = named(repository, req.query("tag"));
     engine.images.tag(name, &new)?;
     tell(engine, "tag", &new);
     Ok(respond::empty(StatusCode::CREATED))
