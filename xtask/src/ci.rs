@@ -1,13 +1,12 @@
 //! `cargo xtask ci`: every check, each a timed stage. It starts from a bare Debian with a Rust toolchain.
 
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{
-    budget,
-    run::{output, run, succeeds},
-};
+use crate::run::{output, run, run_with, succeeds};
+use crate::{budget, dependencies, engine, fixtures};
 
 /// What the build and the tests need from Debian: package, and a file that shows that it is there.
 const PACKAGES: &[(&str, &str)] = &[
@@ -21,6 +20,12 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "/usr/sbin/nft"),
     ("docker-registry", "/usr/bin/docker-registry"),
     ("apache2-utils", "/usr/bin/htpasswd"),
+    ("curl", "/usr/bin/curl"),
+    ("debootstrap", "/usr/sbin/debootstrap"),
+    ("skopeo", "/usr/bin/skopeo"),
+    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
+    ("qemu-utils", "/usr/bin/qemu-img"),
+    ("e2fsprogs", "/sbin/mkfs.ext4"),
 ];
 
 /// Crates built and tested by themselves: a build together would unify the engine's features with the command line's.
@@ -41,8 +46,16 @@ const GROUPS: &[&[&str]] = &[
         "windlass-ingress",
     ],
     &["windlass"],
-    &["xtask"],
+    &[
+        "xtask",
+        "windlass-load",
+        "windlass-fixtures",
+        "windlass-e2e",
+    ],
 ];
+
+/// End-to-end tests by target: they run the built programs against real hosts.
+const END_TO_END: [&str; 3] = ["vm", "local", "scaling"];
 
 /// Layers that must not see each other: (crate, what must be absent from its dependencies).
 const FORBIDDEN: &[(&str, &str)] = &[
@@ -57,49 +70,147 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("windlass-autoscale", "windlass-ssh"),
 ];
 
-/// Runs all stages and stops at the first that fails.
-pub fn run_all() -> Result<()> {
-    let began = Instant::now();
-    stage("prerequisites", prerequisites)?;
-    stage("format", || run(&["cargo", "fmt", "--all", "--check"]))?;
-    stage("budgets", budget::check)?;
-    stage("layers", layers)?;
+/// What to run.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// Only stages whose name has this in it; the prerequisites always
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+}
+
+/// Runs the stages and stops at the first that fails.
+pub fn run_all(options: &Options) -> Result<()> {
+    let mut stages = Stages::new(options.only.clone());
+    stages.run("prerequisites", prerequisites)?;
+    stages.run("format", || run(&["cargo", "fmt", "--all", "--check"]))?;
+    stages.run("budgets", budget::check)?;
+    stages.run("layers", layers)?;
+    stages.run("dependencies", dependencies::check)?;
     for group in GROUPS {
-        stage(&format!("clippy {}", group[0]), || {
-            cargo("clippy", group, &["--all-targets", "--", "-D", "warnings"])
+        stages.run(&format!("clippy {}", group[0]), || clippy(group))?;
+    }
+    for group in GROUPS {
+        stages.run(&format!("test {}", group[0]), || test(group))?;
+    }
+    end_to_end(&mut stages)?;
+    stages.end();
+    Ok(())
+}
+
+/// The binaries for hosts are built once, in the profile that builds fast.
+fn end_to_end(stages: &mut Stages) -> Result<()> {
+    stages.run("end-to-end: binaries", || {
+        engine::build(&binaries_for_tests()).map(drop)
+    })?;
+    stages.run("end-to-end: command line", || {
+        run(&["cargo", "build", "--quiet", "--package", "windlass"])
+    })?;
+    stages.run("end-to-end: fixtures", || {
+        fixtures::make(&fixtures::Options { only: Vec::new() })
+    })?;
+    for target in END_TO_END {
+        stages.run(&format!("end-to-end: {target}"), || test_end_to_end(target))?;
+    }
+    Ok(())
+}
+
+fn binaries_for_tests() -> engine::Options {
+    engine::Options {
+        arch: vec!["x86_64".to_owned()],
+        profile: "engine-dev".to_owned(),
+        only: Vec::new(),
+    }
+}
+
+fn test_end_to_end(target: &str) -> Result<()> {
+    let folder = engine::target_folder()?;
+    let environment: [(&str, PathBuf); 2] = [
+        ("WINDLASS_BINARIES", engine::folder(&binaries_for_tests())?),
+        ("WINDLASS_BIN", folder.join("debug/windlass")),
+    ];
+    let argv = [
+        "cargo",
+        "test",
+        "--package",
+        "windlass-e2e",
+        "--test",
+        target,
+        "--",
+        "--include-ignored",
+        "--nocapture",
+    ];
+    run_with(&argv, &environment)
+}
+
+/// Times each stage, and leaves out those that are not asked for.
+struct Stages {
+    only: Option<String>,
+    begun: Instant,
+    taken: Vec<(String, Duration)>,
+}
+
+impl Stages {
+    fn new(only: Option<String>) -> Self {
+        Self {
+            only,
+            begun: Instant::now(),
+            taken: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let wanted = self
+            .only
+            .as_ref()
+            .is_none_or(|only| name.contains(only.as_str()));
+        if !wanted && name != "prerequisites" {
+            return Ok(());
+        }
+        println!("ci: {name} …");
+        let begun = Instant::now();
+        work().with_context(|| {
+            format!(
+                "stage `{name}` failed after {:.0} s",
+                begun.elapsed().as_secs_f64()
+            )
         })?;
+        println!("ci: {name} ok ({:.0} s)", begun.elapsed().as_secs_f64());
+        self.taken.push((name.to_owned(), begun.elapsed()));
+        Ok(())
     }
-    for group in GROUPS {
-        stage(&format!("test {}", group[0]), || cargo("test", group, &[]))?;
+
+    fn end(&self) {
+        for (name, took) in &self.taken {
+            println!("ci: {:>6.0} s  {name}", took.as_secs_f64());
+        }
+        println!(
+            "ci: all stages passed in {:.0} s",
+            self.begun.elapsed().as_secs_f64()
+        );
     }
-    println!(
-        "ci: all stages passed in {:.0} s",
-        began.elapsed().as_secs_f64()
-    );
-    Ok(())
 }
 
-fn stage(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    println!("ci: {name} …");
-    let began = Instant::now();
-    work().with_context(|| format!("stage `{name}` failed"))?;
-    println!("ci: {name} ok ({:.0} s)", began.elapsed().as_secs_f64());
-    Ok(())
-}
-
-fn cargo(command: &str, group: &[&str], rest: &[&str]) -> Result<()> {
-    let mut argv = vec!["cargo", command, "--quiet"];
-    for package in group {
-        argv.extend(["--package", package]);
-    }
-    argv.extend(rest);
+fn clippy(group: &[&str]) -> Result<()> {
+    let mut argv = vec!["cargo", "clippy", "--quiet"];
+    argv.extend(packages(group));
+    argv.extend(["--all-targets", "--", "-D", "warnings"]);
     run(&argv)
+}
+
+fn test(group: &[&str]) -> Result<()> {
+    let mut argv = vec!["cargo", "test"];
+    argv.extend(packages(group));
+    run(&argv)
+}
+
+fn packages<'a>(group: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    group.iter().flat_map(|package| ["--package", package])
 }
 
 fn prerequisites() -> Result<()> {
     let missing: Vec<&str> = PACKAGES
         .iter()
-        .filter(|(_, file)| !std::path::Path::new(file).exists())
+        .filter(|(_, file)| !Path::new(file).exists())
         .map(|(package, _)| *package)
         .collect();
     if !missing.is_empty() {
@@ -107,6 +218,27 @@ fn prerequisites() -> Result<()> {
         let mut argv = vec!["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
         argv.extend(missing);
         run(&argv)?;
+    }
+    // The client may come from elsewhere than Debian.
+    if !succeeds(&["docker", "--version"]) {
+        run(&[
+            "apt-get",
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            "docker-cli",
+        ])
+        .or_else(|_| {
+            run(&[
+                "apt-get",
+                "install",
+                "-y",
+                "-qq",
+                "--no-install-recommends",
+                "docker.io",
+            ])
+        })?;
     }
     let installed = output(&["rustup", "target", "list", "--installed"])?;
     for target in ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"] {

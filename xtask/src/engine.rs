@@ -31,7 +31,7 @@ pub struct Options {
 
 /// Builds, compresses, and prints the sizes; the folder to give as `WINDLASS_BINARIES`.
 pub fn build(options: &Options) -> Result<PathBuf> {
-    let folder = target_folder()?.join("binaries").join(&options.profile);
+    let folder = folder(options)?;
     for arch in &options.arch {
         let target = match arch.as_str() {
             "x86_64" => "x86_64-unknown-linux-musl",
@@ -52,6 +52,11 @@ pub fn build(options: &Options) -> Result<PathBuf> {
         }
     }
     Ok(folder)
+}
+
+/// Where they are put.
+pub fn folder(options: &Options) -> Result<PathBuf> {
+    Ok(target_folder()?.join("binaries").join(&options.profile))
 }
 
 fn build_one(

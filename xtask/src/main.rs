@@ -3,6 +3,7 @@
 mod budget;
 mod ci;
 mod demo;
+mod dependencies;
 mod engine;
 mod fixtures;
 mod interrupt;
@@ -20,20 +21,22 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Formatting, clippy, tests, layer guards and budgets; installs what it needs.
-    Ci,
+    Ci(ci::Options),
     /// The binaries for hosts, static, compressed; prints their folder last.
     Engine(engine::Options),
     /// What the tests, the demo and the bench run against, made ahead of time.
     Fixtures(fixtures::Options),
     /// A fleet on this computer, from nothing: grown by load, shrunk again, and cleaned up.
     Demo(demo::Options),
+    /// Licences, sources and bans of the dependencies alone.
+    Deny,
     /// The size budgets alone.
     Budget,
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
-        Command::Ci => ci::run_all(),
+        Command::Ci(options) => ci::run_all(&options),
         Command::Engine(options) => {
             println!("{}", engine::build(&options)?.display());
             Ok(())
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<()> {
             fixtures::make(&options)
         }
         Command::Demo(options) => demo::demo(&options),
+        Command::Deny => dependencies::check(),
         Command::Budget => budget::check(),
     }
 }

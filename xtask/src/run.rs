@@ -1,13 +1,20 @@
 //! Running a program and saying which one failed.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 /// Runs `argv` with inherited output; its failure names the command.
 pub fn run(argv: &[&str]) -> Result<()> {
+    run_with(argv, &[])
+}
+
+/// The same, with variables in its environment.
+pub fn run_with(argv: &[&str], environment: &[(&str, PathBuf)]) -> Result<()> {
     let status = Command::new(argv[0])
         .args(&argv[1..])
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .status()
         .with_context(|| format!("cannot start `{}`", argv[0]))?;
     if !status.success() {
