@@ -25,8 +25,9 @@ if [ -n "$5" ]; then
 fi
 chmod -- "$3" "$1"
 sync -- "$1" 2>/dev/null || sync
-if [ -n "$6" ] && [ -f "$2" ]; then
-    ln -f -- "$2" "$6" 2>/dev/null || cp -p -- "$2" "$6"
+# One that is kept already has not been replaced by anything that proved itself.
+if [ -n "$6" ] && [ -f "$2" ] && [ ! -e "$6" ]; then
+    ln -- "$2" "$6" 2>/dev/null || cp -p -- "$2" "$6"
 fi
 mv -f -- "$1" "$2"
 folder=${2%/*}

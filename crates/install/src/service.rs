@@ -1,0 +1,224 @@
+//! The engine's service on a host: written, started, asked, taken back.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use windlass_ssh::{Command, Session};
+
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::probe::Init;
+
+const SERVICE: &str = include_str!("../../../templates/service.sh");
+const STATE: &str = include_str!("../../../templates/state.sh");
+const SYSTEMD: &str = include_str!("../../../templates/windlassd.service");
+const OPENRC: &str = include_str!("../../../templates/windlassd.openrc");
+
+/// A service manager that takes longer is stuck.
+const LONGEST: Duration = Duration::from_secs(90);
+
+/// What to do with an engine that runs already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Leave it, unless its service has changed.
+    Running,
+    /// Restart it.
+    Restarted,
+    /// Stop it, and do not start it.
+    Stopped,
+}
+
+/// What was done, and from where on its log is about this start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Started {
+    pub changed: bool,
+    since: String,
+    from: String,
+}
+
+/// Whether an engine that does not answer yet still may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Up,
+    Gone,
+}
+
+/// The service of one host.
+pub(crate) struct Service<'a> {
+    pub session: &'a Session,
+    pub layout: &'a Layout,
+    pub init: Init,
+}
+
+impl Service<'_> {
+    /// Writes it where it differs, and sees to what is wanted.
+    pub async fn converge(&self, wanted: Wanted) -> Result<Started> {
+        let (unit, text) = self.unit();
+        let restart = match wanted {
+            Wanted::Running => "no",
+            Wanted::Restarted => "yes",
+            Wanted::Stopped => "stop",
+        };
+        let arguments = [
+            self.init_name().to_owned(),
+            self.layout.binary(),
+            self.layout.state(),
+            self.layout.run(),
+            self.layout.socket(),
+            self.layout.log(),
+            unit.to_owned(),
+            text,
+            restart.to_owned(),
+        ];
+        let said = self
+            .root_script("the engine's service", SERVICE, arguments.to_vec())
+            .await?;
+        Ok(parse_started(&said))
+    }
+
+    /// Whether it is still there, and with `Gone`, or when `words` are asked for anyway, the last it said.
+    pub async fn state(&self, started: &Started, words: Words) -> Result<(State, String)> {
+        let arguments = [
+            self.init_name().to_owned(),
+            self.layout.pid_file(),
+            self.layout.log(),
+            started.since.clone(),
+            started.from.clone(),
+            match words {
+                Words::Always => "yes".to_owned(),
+                Words::IfGone => "no".to_owned(),
+            },
+        ];
+        let said = self
+            .root_script("a look at the engine's service", STATE, arguments.to_vec())
+            .await?;
+        let (state, words) = said.split_once('\n').unwrap_or((said.trim(), ""));
+        let state = if state == "gone" {
+            State::Gone
+        } else {
+            State::Up
+        };
+        Ok((state, words.trim_end().to_owned()))
+    }
+
+    /// Puts the program before this one back. Whether there was one.
+    pub async fn take_back(&self) -> Result<bool> {
+        let script =
+            r#"[ -f "$2" ] || exit 0; mv -f -- "$2" "$1" && rm -f -- "$1.sha256" && echo back"#;
+        let arguments = vec![self.layout.binary(), self.layout.old_binary()];
+        let said = self
+            .root_script("putting the engine before back", script, arguments)
+            .await?;
+        Ok(said.trim() == "back")
+    }
+
+    /// The new program has answered: the one before is not needed any more.
+    pub async fn keep(&self, digest: &str) -> Result<()> {
+        let script = r#"rm -f -- "$2" && printf '%s\n' "$3" >"$1.sha256""#;
+        let arguments = vec![
+            self.layout.binary(),
+            self.layout.old_binary(),
+            digest.to_owned(),
+        ];
+        self.root_script("tidying up", script, arguments)
+            .await
+            .map(|_| ())
+    }
+
+    async fn root_script(
+        &self,
+        during: &'static str,
+        script: &str,
+        arguments: Vec<String>,
+    ) -> Result<String> {
+        let command = Command::script("windlass", script, arguments)
+            .called(during)
+            .as_root()
+            .time_limit(LONGEST);
+        let said = self.session.run(&command).await;
+        said.map_err(|e| Error::ssh(during, e))
+    }
+
+    fn init_name(&self) -> &'static str {
+        match self.init {
+            Init::Systemd => "systemd",
+            Init::OpenRc => "openrc",
+            Init::None => "none",
+        }
+    }
+
+    /// The file of the service, and its text without a line end.
+    fn unit(&self) -> (&'static str, String) {
+        match self.init {
+            Init::Systemd => (
+                "/etc/systemd/system/windlassd.service",
+                self.fill_in(SYSTEMD),
+            ),
+            Init::OpenRc => ("/etc/init.d/windlassd", self.fill_in(OPENRC)),
+            Init::None => ("", String::new()),
+        }
+    }
+
+    fn fill_in(&self, template: &str) -> String {
+        let log = self.layout.log();
+        let logs = log.rsplit_once('/').map_or("/", |(folder, _)| folder);
+        template
+            .replace("@binary@", &self.layout.binary())
+            .replace("@state@", &self.layout.state())
+            .replace("@run@", &self.layout.run())
+            .replace("@socket@", &self.layout.socket())
+            .replace("@logs@", logs)
+            .replace("@log@", &log)
+            .trim_end()
+            .to_owned()
+    }
+}
+
+/// When to fetch the engine's last words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    Always,
+    IfGone,
+}
+
+fn parse_started(text: &str) -> Started {
+    let facts: HashMap<&str, &str> = text.lines().filter_map(|l| l.split_once('=')).collect();
+    let get = |key: &str| facts.get(key).copied().unwrap_or_default();
+    let number = |key: &str| {
+        let value = get(key);
+        if value.is_empty() { "0" } else { value }.to_owned()
+    };
+    Started {
+        changed: get("unit") == "yes" || !matches!(get("action"), "none" | ""),
+        since: number("since"),
+        from: number("from"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_is_read() {
+        let started = parse_started("unit=no\naction=none\nsince=17\nfrom=4\n");
+        assert!(!started.changed);
+        assert_eq!((started.since.as_str(), started.from.as_str()), ("17", "4"));
+        assert!(parse_started("unit=no\naction=restarted\n").changed);
+        assert!(parse_started("unit=yes\naction=none\n").changed);
+    }
+
+    #[test]
+    fn no_placeholder_is_left_in_a_template() {
+        let layout = Layout::default();
+        for template in [SYSTEMD, OPENRC] {
+            let filled = ["binary", "state", "run", "socket", "logs", "log"]
+                .iter()
+                .fold(template.to_owned(), |text, key| {
+                    text.replace(&format!("@{key}@"), "")
+                });
+            assert!(!filled.contains('@'), "{filled}");
+        }
+        assert_eq!(layout.log(), "/var/log/windlass/windlassd.log");
+    }
+}

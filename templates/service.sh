@@ -1,0 +1,104 @@
+# Run by root on a host: writes the service where it differs, and starts or restarts it where that is needed.
+# $1 init, $2 engine binary, $3 state, $4 runtime folder, $5 socket, $6 log file, $7 unit file, $8 its text, $9 no, yes to restart, or stop.
+set -e
+umask 022
+init=$1 binary=$2 state=$3 run=$4 socket=$5 log=$6 unit=$7 text=$8 restart=$9
+pidfile=$run/windlassd.pid
+mkdir -p -- "$state" "$run" "${log%/*}"
+
+changed=no
+if [ "$init" != none ] && { [ ! -f "$unit" ] || [ "$(cat -- "$unit")" != "$text" ]; }; then
+    mode=644
+    [ "$init" = openrc ] && mode=755
+    printf '%s\n' "$text" >"$unit.new"
+    chmod "$mode" "$unit.new"
+    mv -f -- "$unit.new" "$unit"
+    [ "$init" = systemd ] && systemctl daemon-reload
+    changed=yes
+fi
+
+alive() {
+    [ -f "$pidfile" ] && tr '\0' ' ' <"/proc/$(cat "$pidfile")/cmdline" 2>/dev/null | grep -qF -- "$socket"
+}
+pause() { sleep 0.1 2>/dev/null || sleep 1; }
+stop_alone() {
+    pid=$(cat "$pidfile")
+    kill "$pid" 2>/dev/null || true
+    tries=0
+    while alive && [ $tries -lt 100 ]; do
+        pause
+        tries=$((tries + 1))
+    done
+    if alive; then kill -9 "$pid" 2>/dev/null || true; fi
+    rm -f -- "$pidfile"
+}
+start_alone() {
+    if [ -f "$log" ] && [ "$(wc -c <"$log")" -gt 10485760 ]; then mv -f -- "$log" "$log.old"; fi
+    apart=
+    if command -v setsid >/dev/null 2>&1; then
+        apart=setsid
+    elif busybox setsid true >/dev/null 2>&1; then
+        apart='busybox setsid'
+    fi
+    trap '' HUP
+    $apart "$binary" --root "$state" --run "$run" --socket "$socket" </dev/null >>"$log" 2>&1 &
+    echo $! >"$pidfile"
+}
+
+if [ "$restart" = stop ]; then
+    case $init in
+    systemd) systemctl disable -q --now windlassd.service ;;
+    openrc)
+        rc-update del windlassd default >/dev/null
+        rc-service -q windlassd stop >/dev/null
+        ;;
+    none) if alive; then stop_alone; fi ;;
+    esac
+    exit 0
+fi
+
+since=$(date +%s)
+from=0
+[ -f "$log" ] && from=$(wc -c <"$log" | tr -d ' ')
+action=none
+case $init in
+systemd)
+    systemctl is-enabled -q windlassd.service 2>/dev/null || systemctl enable -q windlassd.service
+    if systemctl is-active -q windlassd.service; then
+        if [ "$restart" = yes ] || [ $changed = yes ]; then
+            systemctl restart windlassd.service
+            action=restarted
+        fi
+    else
+        systemctl reset-failed windlassd.service 2>/dev/null || true
+        systemctl start windlassd.service
+        action=started
+    fi
+    ;;
+openrc)
+    rc-update show default | grep -qw windlassd || rc-update add windlassd default >/dev/null
+    if rc-service -q windlassd status >/dev/null 2>&1; then
+        if [ "$restart" = yes ] || [ $changed = yes ]; then
+            rc-service -q windlassd restart >/dev/null
+            action=restarted
+        fi
+    else
+        rc-service -q windlassd zap >/dev/null 2>&1 || true
+        rc-service -q windlassd start >/dev/null
+        action=started
+    fi
+    ;;
+none)
+    if alive; then
+        if [ "$restart" = yes ]; then
+            stop_alone
+            start_alone
+            action=restarted
+        fi
+    else
+        start_alone
+        action=started
+    fi
+    ;;
+esac
+printf 'unit=%s\naction=%s\nsince=%s\nfrom=%s\n' "$changed" "$action" "$since" "$from"
