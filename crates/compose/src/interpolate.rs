@@ -56,9 +56,17 @@ fn expand_into(
             expand_braced(&inside[..end], lookup, into, depth)?;
             &inside[end + 1..]
         } else {
-            let (name, tail) = split_name(after).ok_or_else(|| malformed(&rest[at..]))?;
-            push_variable(name, lookup, into);
-            tail
+            match split_name(after) {
+                Some((name, tail)) => {
+                    push_variable(name, lookup, into);
+                    tail
+                }
+                // A dollar before anything else is just that, as in `awk '{print $1}'`.
+                None => {
+                    into.text.push('$');
+                    after
+                }
+            }
         };
     }
     into.text.push_str(rest);
@@ -69,24 +77,25 @@ fn malformed(text: &str) -> ExpandError {
     ExpandError::Malformed(crate::node::shorten(text))
 }
 
-/// Where the brace closes that is open at the start; `${` inside opens another.
+/// Where the brace closes that is open at the start. Braces inside count in pairs, where they are paired.
 fn closing_brace(inside: &str) -> Option<usize> {
-    let bytes = inside.as_bytes();
-    let (mut open, mut at) = (1, 0);
-    while at < bytes.len() {
-        match (bytes[at], bytes.get(at + 1)) {
-            (b'$', Some(b'$')) => at += 1,
-            (b'$', Some(b'{')) => {
-                open += 1;
-                at += 1;
-            }
-            (b'}', _) => open -= 1,
-            _ => {}
+    let any = find_closing(inside, |_, c| c == b'{');
+    any.or_else(|| find_closing(inside, |before, c| before == b'$' && c == b'{'))
+}
+
+fn find_closing(inside: &str, opens: fn(u8, u8) -> bool) -> Option<usize> {
+    let (mut open, mut before) = (1, b' ');
+    for (at, c) in inside.bytes().enumerate() {
+        if opens(before, c) {
+            open += 1;
+        } else if c == b'}' {
+            open -= 1;
         }
         if open == 0 {
             return Some(at);
         }
-        at += 1;
+        // The second of two dollars begins nothing.
+        before = if before == b'$' && c == b'$' { b' ' } else { c };
     }
     None
 }
@@ -224,6 +233,13 @@ mod tests {
             ("${NO:-a:b-c?d}", "a:b-c?d"),
             ("${NO:-$$x}", "$x"),
             ("${NO:-http://x/{id}", "http://x/{id"),
+            ("${NO:-{x}}", "{x}"),
+            ("${A:-{x}}", "a"),
+            ("${NO:-}}", "}"),
+            ("$", "$"),
+            ("a$ $1 $-", "a$ $1 $-"),
+            ("$$$A", "$a"),
+            ("${NO:-x$}", "x$"),
         ] {
             assert_eq!(expand(text, &lookup).unwrap().text, expected, "{text}");
         }
@@ -251,14 +267,12 @@ mod tests {
             );
         }
         for text in [
-            "$",
-            "x$ y",
             "${",
             "${}",
             "${A",
             "${1}",
-            "$1",
             "${A!b}",
+            "${A:=b}",
             "${A:}",
             "${A b}",
             "${A:-${B}",

@@ -118,7 +118,7 @@ fn read(
         project: name,
         context,
         variables,
-        enabled: BTreeSet::new(),
+        left_out: BTreeSet::new(),
     };
     let mut project = reader.project(root)?;
     add_default_network(&mut project);

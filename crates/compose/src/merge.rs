@@ -9,8 +9,10 @@ use crate::node::{Directive, Entry, Node, Value};
 enum Rule {
     /// Mappings key by key, lists appended, else the later one.
     Default,
-    /// The later one.
+    /// The later one, even when it is nothing.
     Replace,
+    /// One value is a list of one.
+    Many,
     /// `NAME=value` lines are mappings.
     Pairs,
     /// A list of names is a mapping to nothing.
@@ -30,6 +32,9 @@ fn rule(path: &[String]) -> Rule {
     match path[..] {
         ["services", _, "command" | "entrypoint"] => Rule::Replace,
         ["services", _, "healthcheck", "test"] => Rule::Replace,
+        ["services", _, "environment" | "labels" | "sysctls", _] => Rule::Replace,
+        ["services", _, "build", "args" | "labels", _] => Rule::Replace,
+        ["services", _, "dns" | "tmpfs" | "env_file"] => Rule::Many,
         ["services", _, "environment" | "labels" | "sysctls"] => Rule::Pairs,
         ["services", _, "build", "args" | "labels"] => Rule::Pairs,
         ["volumes" | "networks", _, "labels"] => Rule::Pairs,
@@ -68,11 +73,15 @@ pub(crate) fn strip_resets(node: &mut Node) {
 fn merge_at(earlier: Node, later: Node, path: &mut Vec<String>) -> Node {
     match later.directive {
         Some(Directive::Reset | Directive::Override) => return later,
-        None if later.is_null() => return earlier,
         None => {}
     }
-    let (earlier, later) = match rule(path) {
+    let rule = rule(path);
+    if later.is_null() && !matches!(rule, Rule::Replace) {
+        return earlier;
+    }
+    let (earlier, later) = match rule {
         Rule::Replace => return later,
+        Rule::Many => (one_to_list(earlier), one_to_list(later)),
         Rule::Mounts => return merge_mounts(earlier, later),
         Rule::Logging if changes_driver(&earlier, &later) => return later,
         Rule::Default | Rule::Logging => (earlier, later),
@@ -137,9 +146,8 @@ fn same(a: &Node, b: &Node) -> bool {
 
 fn changes_driver(earlier: &Node, later: &Node) -> bool {
     match (earlier.get("driver"), later.get("driver")) {
-        (_, None) => false,
-        (None, Some(_)) => true,
         (Some(earlier), Some(later)) => !same(earlier, later),
+        _ => false,
     }
 }
 
@@ -222,6 +230,16 @@ fn map_to_lines(node: Node) -> Node {
         ));
     }
     Node::of(Value::List(items), node.mark)
+}
+
+fn one_to_list(node: Node) -> Node {
+    match node.value {
+        Value::List(_) => node,
+        _ => {
+            let mark = node.mark;
+            Node::of(Value::List(vec![node]), mark)
+        }
+    }
 }
 
 fn text_to_map(node: Node, key: &str) -> Node {

@@ -26,8 +26,8 @@ pub(crate) struct Reader<'a> {
     pub project: &'a str,
     pub context: &'a Context<'a>,
     pub variables: &'a BTreeMap<String, String>,
-    /// Services that no profile leaves out.
-    pub enabled: BTreeSet<String>,
+    /// Services that are left out by their profiles.
+    pub left_out: BTreeSet<String>,
 }
 
 impl Reader<'_> {
@@ -51,12 +51,12 @@ impl Reader<'_> {
             return BTreeMap::new();
         };
         let members = field.members(self.log);
-        self.enabled = self.choose(&members);
+        self.left_out = self.leave_out(&members);
         let mut services = BTreeMap::new();
         for (name, field) in members {
             self.check_name(name, &field);
             let service = self.service(name, &field);
-            if self.enabled.contains(name) {
+            if !self.left_out.contains(name) {
                 services.insert(name.to_owned(), service);
             }
         }
@@ -64,8 +64,8 @@ impl Reader<'_> {
         services
     }
 
-    /// The services that have no profiles, or one that was asked for.
-    fn choose(&mut self, members: &[(&str, Field<'_>)]) -> BTreeSet<String> {
+    /// The services that have profiles, but none that was asked for.
+    fn leave_out(&mut self, members: &[(&str, Field<'_>)]) -> BTreeSet<String> {
         let listed = self
             .variables
             .get("COMPOSE_PROFILES")
@@ -80,15 +80,15 @@ impl Reader<'_> {
             true => listed.collect(),
             false => given.collect(),
         };
-        let mut chosen = BTreeSet::new();
+        let mut left_out = BTreeSet::new();
         for (name, field) in members {
             let profiles = self.profiles(field);
             let wanted = |profile: &String| asked.contains(profile.as_str()) || asked.contains("*");
-            if profiles.is_empty() || profiles.iter().any(wanted) {
-                chosen.insert((*name).to_owned());
+            if !profiles.is_empty() && !profiles.iter().any(wanted) {
+                left_out.insert((*name).to_owned());
             }
         }
-        chosen
+        left_out
     }
 
     fn profiles(&mut self, service: &Field<'_>) -> Vec<String> {

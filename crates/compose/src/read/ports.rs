@@ -8,11 +8,17 @@ use crate::node::Value;
 
 impl Reader<'_> {
     pub(super) fn ports(&mut self, field: &Field<'_>) -> Vec<Port> {
-        let mut ports = Vec::new();
+        let mut ports: Vec<Port> = Vec::new();
         for item in field.items(self.log) {
-            match &item.node.value {
-                Value::Map(_) => ports.extend(self.long_port(&item)),
-                _ => ports.extend(self.short_ports(&item)),
+            let found = match &item.node.value {
+                Value::Map(_) => self.long_port(&item).into_iter().collect(),
+                _ => self.short_ports(&item),
+            };
+            for port in found {
+                // The same again, perhaps in the other form, is no second port.
+                if !ports.contains(&port) {
+                    ports.push(port);
+                }
             }
         }
         ports

@@ -272,15 +272,17 @@ impl Reader<'_> {
                 ("service_healthy", Dependency::Healthy),
                 ("service_completed_successfully", Dependency::Completed),
             ];
-            let condition = fields
-                .get("condition")
-                .map(|c| c.choice(&words, self.log).unwrap_or_default());
+            let Some(condition) = fields.get("condition") else {
+                field.reject("needs `condition`", self.log);
+                continue;
+            };
+            let condition = condition.choice(&words, self.log).unwrap_or_default();
             let required = fields
                 .get("required")
                 .and_then(|r| r.boolean(self.log))
                 .unwrap_or(true);
-            if required || self.enabled.contains(name) {
-                dependencies.insert(name.to_owned(), condition.unwrap_or_default());
+            if required || !self.left_out.contains(name) {
+                dependencies.insert(name.to_owned(), condition);
             }
         }
         dependencies

@@ -396,6 +396,8 @@ fn fleets() {
 fn what_only_the_whole_shows() {
     insta::assert_snapshot!(report(&[
         "depends_on: [wep]",
+        "depends_on: {db: {condition: service_started, required: false}}",
+        "depends_on: {db: {required: false}}",
         "services:\n  web: {image: i, depends_on: [dbb]}\n  db: {image: i}",
         "services:\n  web: {image: i, depends_on: [db]}\n  db: {image: i, profiles: [p]}",
         "services:\n  a: {image: i, depends_on: [b]}\n  b: {image: i, depends_on: [c]}\n  c: {image: i, depends_on: [b]}",
@@ -416,6 +418,10 @@ fn what_only_the_whole_shows() {
     depends_on: [wep]
       f.yaml:4:5: `services.web.depends_on` names the service `wep`, which is not declared
         hint: did you mean `web`?
+    depends_on: {db: {condition: service_started, required: false}}
+      f.yaml:4:5: `services.web.depends_on` names the service `db`, which is not declared
+    depends_on: {db: {required: false}}
+      f.yaml:4:22: `services.web.depends_on.db` needs `condition`
     services:
       web: {image: i, depends_on: [dbb]}
       db: {image: i}
@@ -480,7 +486,7 @@ fn what_only_the_whole_shows() {
 fn interpolation_and_yaml() {
     insta::assert_snapshot!(report(&[
         "command: echo ${",
-        "command: echo $1",
+        "command: ${A=b}",
         "command: ${NO:?say what}",
         "user: a\n    user: b",
         "command: [a",
@@ -490,8 +496,8 @@ fn interpolation_and_yaml() {
     ]), @r#"
     command: echo ${
       f.yaml:4:14: `${` is not a variable; a `$` that is meant literally is written `$$`
-    command: echo $1
-      f.yaml:4:14: `$1` is not a variable; a `$` that is meant literally is written `$$`
+    command: ${A=b}
+      f.yaml:4:14: `${A=b}` is not a variable; a `$` that is meant literally is written `$$`
     command: ${NO:?say what}
       f.yaml:4:14: the variable `NO` is required: say what
     user: a

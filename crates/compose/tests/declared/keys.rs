@@ -110,7 +110,7 @@ const CASES: &[Case] = &[
     ("services.<name>.env_file[]", "path", "web: env_file: [{path: a.env}]", "/services/web/environment/A", r#""file""#),
     ("services.<name>.env_file[]", "required", "web: env_file: [{path: none.env, required: false}]", "/services/web/environment", "{}"),
     ("services.<name>.depends_on.<name>", "condition", "web: depends_on: {b: {condition: service_healthy}}\n  b: {image: b}", "/services/web/depends_on/b", r#""Healthy""#),
-    ("services.<name>.depends_on.<name>", "required", "web: depends_on: {b: {required: false}}", "/services/web/depends_on", "{}"),
+    ("services.<name>.depends_on.<name>", "required", "web: depends_on: {b: {condition: service_started, required: false}}\n  b: {image: b, profiles: [p]}", "/services/web/depends_on", "{}"),
     ("services.<name>.networks.<name>", "aliases", "web: networks: {default: {aliases: [x]}}", "/services/web/networks/default", r#"["x"]"#),
     ("services.<name>.logging", "driver", "web: logging: {driver: none}", "/services/web/logging/0", r#""none""#),
     ("services.<name>.logging", "options", "web: logging: {options: {max-file: 3}}", "/services/web/logging", r#"["json-file", {"max-file": "3"}]"#),

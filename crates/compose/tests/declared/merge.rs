@@ -23,7 +23,32 @@ fn values_of_a_service_are_merged() {
     let cases = [
         ("command: a b", "command: c", "/command", json!(["c"])),
         ("command: a b", "tty: true", "/command", json!(["a", "b"])),
-        ("command: a", "command: ", "/command", json!(["a"])),
+        ("command: a", "command: ", "/command", json!(null)),
+        ("hostname: x", "hostname: ", "/hostname", json!("x")),
+        (
+            "environment: {A: 1}",
+            "environment: ",
+            "/environment/A",
+            json!("1"),
+        ),
+        (
+            "environment: {A: 1}",
+            "environment: [A]",
+            "/environment",
+            json!({}),
+        ),
+        (
+            "dns: 1.1.1.1",
+            "dns: [2.2.2.2]",
+            "/dns",
+            json!(["1.1.1.1", "2.2.2.2"]),
+        ),
+        (
+            "logging: {options: {a: 1}}",
+            "logging: {driver: none}",
+            "/logging",
+            json!(["none", {"a": "1"}]),
+        ),
         (
             "entrypoint: [a, b]",
             "entrypoint: [c]",
@@ -133,7 +158,10 @@ fn values_of_a_service_are_merged() {
 
 #[test]
 fn ports_are_appended_without_repeats() {
-    let web = merged("ports: ['80:80', '81:81']", "ports: ['81:81', '82:82']");
+    let web = merged(
+        "ports: ['80:80', '81:81']",
+        "ports: [{target: 81, published: 81}, '82:82']",
+    );
     let published: Vec<&Value> = web["ports"]
         .as_array()
         .unwrap()
