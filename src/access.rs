@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use windlass_machine::{AccessError, Engine, HostAccess, HostKeys, Machine, MachineName};
+use windlass_machine::{
+    AccessError, Engine, EngineKind, HostAccess, HostKeys, Machine, MachineName,
+};
 use windlass_provider::LoginKey;
 use windlass_ssh::keys::{self, KeyPair};
 
 use crate::hosts::no_binaries;
+use crate::progress::Progress;
 use crate::sessions::{GIVEN_KEY, OWN_KEY, Sessions, limits};
 
 /// The key that a new host will show, until the first login has checked it.
@@ -28,6 +31,8 @@ pub struct Access {
     pub binaries: Option<PathBuf>,
     /// One session a host.
     pub sessions: Arc<Sessions>,
+    /// Told how an installation goes on.
+    pub progress: Arc<Progress>,
 }
 
 impl Access {
@@ -60,7 +65,9 @@ impl HostAccess for Access {
             }),
             LoginKey::File(given) => {
                 let copy = folder.join(GIVEN_KEY);
-                let text = fs_err::read_to_string(given).map_err(local)?;
+                let text = std::fs::read_to_string(given).map_err(|error| {
+                    AccessError::new(format!("key file {}: {error}", given.display()))
+                })?;
                 keys::write_private(&copy, &text).map_err(ssh_error)?;
                 keys::check(&copy).map_err(|error| bad_key(given, error))?;
                 Ok(HostKeys {
@@ -96,15 +103,54 @@ impl HostAccess for Access {
             return Err(no_binaries());
         };
         let session = self.sessions.session(machine).await.map_err(ssh_error)?;
-        let binaries = crate::pending::Binaries::new(folder);
-        let installed = crate::pending::install(&session, &binaries).await;
-        let installed = installed.map_err(local)?;
-        Ok(installed)
+        let binaries = windlass_install::Binaries::new(folder);
+        let mut tell = |step: windlass_install::Progress| {
+            if let Some(note) = note(&step) {
+                self.progress.note(machine.name.as_str(), "install", &note);
+            }
+        };
+        let installed = windlass_install::install(&session, &binaries, &mut tell).await;
+        let installed = installed.map_err(install_error)?;
+        if let Some(docker) = &installed.docker {
+            self.progress.line(&format!(
+                "note: {} runs Docker too ({docker}); it is left alone, and the bundled engine works beside it",
+                machine.name
+            ));
+        }
+        Ok(Engine {
+            kind: EngineKind::Bundled,
+            version: installed.version,
+            digest: Some(installed.digest),
+            socket: installed.socket,
+        })
     }
 
     async fn forget(&self, machine: &MachineName) -> Result<(), AccessError> {
         self.sessions.close(machine);
         remove(fs_err::remove_dir_all(self.sessions.folder(machine)))
+    }
+}
+
+fn note(step: &windlass_install::Progress) -> Option<String> {
+    use windlass_install::Progress as Step;
+    Some(match step {
+        Step::Probing => "looking at the host".to_owned(),
+        Step::Uploading { sent, total } => {
+            let percent = (sent * 100).checked_div(*total).unwrap_or(100);
+            format!("{percent} % of {:.1} MB sent", *total as f64 / 1e6)
+        }
+        Step::Starting => "starting the engine".to_owned(),
+        Step::Waiting => "waiting for the engine".to_owned(),
+        Step::Restoring => "putting the former engine back".to_owned(),
+        _ => return None,
+    })
+}
+
+fn install_error(error: windlass_install::Error) -> AccessError {
+    AccessError {
+        message: error.to_string(),
+        hint: error.hint(),
+        source: below(&error),
     }
 }
 

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fmt;
 
 use windlass_deploy::DeployError;
-use windlass_machine::{AccessError, LifecycleError, NameError, StoreError};
+use windlass_machine::{AccessError, LifecycleError, NameError, Step, StoreError};
 use windlass_provider::{ErrorKind, ProviderError};
 
 /// Any error of a library.
@@ -33,11 +33,11 @@ pub const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "done"),
     (
         "1",
-        "a host, a provider or an engine failed or refused; the same command again goes on where it stopped",
+        "a host, a provider or an engine failed; the same command again goes on",
     ),
     (
         "2",
-        "the command line, an option or the declared file is wrong; nothing was changed",
+        "the command line, an option or the file is wrong; nothing was changed",
     ),
     (
         "3",
@@ -45,15 +45,15 @@ pub const EXIT_CODES: &[(&str, &str)] = &[
     ),
     (
         "4",
-        "another windlass is working on the same machine or fleet",
+        "another windlass is working on the same machine, project or fleet",
     ),
     (
         "130",
-        "interrupted by Ctrl-C (143: by SIGTERM); what was begun is recorded",
+        "interrupted by Ctrl-C; what was begun is recorded (143: by SIGTERM)",
     ),
     (
         "other",
-        "`windlass ssh` passes the remote command's exit code through; 255 when the host was not reached",
+        "that of the remote command of `windlass ssh`; 255: host not reached",
     ),
 ];
 
@@ -232,7 +232,13 @@ fn kind_of(error: &(dyn Error + 'static)) -> Option<Kind> {
     }
     if matches!(
         error.downcast_ref::<LifecycleError>(),
-        Some(LifecycleError::OtherDriver { .. })
+        Some(
+            LifecycleError::OtherDriver { .. }
+                | LifecycleError::Access {
+                    step: Step::Prepare,
+                    ..
+                }
+        )
     ) || error.is::<NameError>()
     {
         return Some(Kind::Input);

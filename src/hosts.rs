@@ -154,7 +154,7 @@ impl Hosts for StoreHosts {
         let Some(folder) = &self.world.binaries else {
             return Err(Box::new(no_binaries()));
         };
-        Ok(crate::pending::Binaries::new(folder)
+        Ok(windlass_install::Binaries::new(folder)
             .read(architecture, "windlass-ingress")
             .await?)
     }

@@ -10,7 +10,6 @@ mod fleet;
 mod forward;
 mod hosts;
 mod interrupt;
-mod pending;
 mod progress;
 mod projects;
 mod registry;

@@ -92,6 +92,8 @@ pub async fn look(world: &World, machine: Machine) -> Result<Seen> {
     }
     if let State::Error(reason) = &seen.machine.state {
         let undone = seen.note.take().map(|note| format!("; {note}"));
+        // The name stands in the same row already.
+        let reason = reason.trim_start_matches(&format!("machine `{name}`: "));
         seen.note = Some(format!("{reason}{}", undone.unwrap_or_default()));
     }
     if seen.unfinished.is_some() {

@@ -45,6 +45,7 @@ impl World {
         let access = Access {
             binaries: binaries.clone(),
             sessions: sessions.clone(),
+            progress: progress.clone(),
         };
         let mut lifecycle = Lifecycle::new(store.clone(), Arc::new(access));
         lifecycle.reporter = progress.clone();

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use windlass_machine::{MachineName, Remove};
+use windlass_machine::{LifecycleError, MachineName, Remove};
 use windlass_provider::Ownership;
 
 use crate::error::{CommandError, Result};
@@ -46,10 +46,11 @@ async fn remove(world: &World, name: &MachineName, what: Remove) -> Result<()> {
     let machine = world.machine(name).await?;
     let provider = world.provider_of(&machine)?;
     let removed = world.lifecycle.remove(provider.as_ref(), name, what).await;
-    removed.map_err(|error| {
-        CommandError::from(error).hint(format!(
+    removed.map_err(|error| match error {
+        LifecycleError::Provider { .. } => CommandError::from(error).hint(format!(
             "try again, or forget it with `windlass rm -f {name}` and remove the host with the provider's own tools"
-        ))
+        )),
+        other => other.into(),
     })?;
     if provider.ownership() == Ownership::Adopts && machine.engine.is_some() {
         world.progress.line(&format!(
