@@ -11,7 +11,8 @@ openrc)
     ;;
 none)
     pid=$(cat "$2" 2>/dev/null)
-    [ -d "/proc/${pid:-none}" ] || state=gone
+    # One that has ended and was not waited for yet has no command line any more.
+    tr '\0' ' ' <"/proc/${pid:-none}/cmdline" 2>/dev/null | grep -q . || state=gone
     ;;
 esac
 echo $state
