@@ -1,9 +1,35 @@
 //! Containers as processes: a small shim process holds each of them, so that it outlives the engine.
 //!
 //! The engine's side is [`LocalRuntime`]; it keeps nothing in memory that it could not find again in its run folder. The shim is the
-//! engine's own binary, entered by [`shim_main`]. Deliberately absent: images, networks, restart policies, health.
+//! engine's own binary, entered by [`shim_main`]. In the order of the data flow: `plan` (with `mounts`, `devices`, `capability`) turns a
+//! specification into a `task`; `local` and `client` hand it to a `shim`, which makes the container (`cgroup`, `limits`,
+//! `device_filter`), whose first process sets itself up (`child`: `rootfs`, `identity`, `user`, `seccomp`, `init`) while the shim goes on
+//! to `hold` it (`guest`, `log`).
+//!
+//! Deliberately absent: images, networks, restart policies, health; user namespaces; systemd as the maker of control groups.
 
+mod capability;
+mod cgroup;
+mod child;
+mod client;
+mod device_filter;
+mod devices;
+mod guest;
+mod hold;
+mod identity;
+mod init;
+mod limits;
 mod local;
+mod log;
+mod mounts;
+mod plan;
+mod rootfs;
+mod seccomp;
+mod shim;
+mod sys;
+mod syscalls;
+mod task;
+mod user;
 
 use std::ffi::OsString;
 
@@ -12,8 +38,8 @@ pub use local::LocalRuntime;
 /// The first argument by which `main` tells a shim from an engine.
 pub const SHIM: &str = "shim";
 
-/// Runs as a shim; called by `main` before there is any thread. The answer is the exit code.
+/// Runs as a shim; called by `main` before there is any thread, with its arguments. The answer is the exit code.
 pub fn shim_main(args: Vec<OsString>) -> i32 {
-    let _ = args;
-    1
+    let named = args.iter().take(2).position(|a| a == SHIM);
+    shim::main(&args[named.map_or(0, |at| at + 1)..])
 }

@@ -1,0 +1,126 @@
+//! Who a process is and what it may do: user, groups, working directory, environment, capabilities, the filter of system calls.
+
+use anyhow::{Context as _, Result};
+use nix::unistd::{Gid, Uid};
+
+use super::task::{Confinement, Process};
+use super::user::{self, Identity};
+use super::{child, seccomp, sys};
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is known once the container's files can be read.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Who.
+    pub identity: Identity,
+    /// With `PATH` and `HOME`; one value a name.
+    pub env: Vec<String>,
+    /// `PATH`.
+    pub path: String,
+}
+
+/// Looks up the user, goes to the working directory.
+pub fn prepare(process: &Process) -> Result<Prepared> {
+    let identity = user::find(&process.user, &process.groups)?;
+    child::give_stdio(identity.uid);
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    if let Err(nix::Error::ENOENT) = nix::unistd::chdir(process.cwd.as_str()) {
+        std::fs::create_dir_all(&process.cwd)
+            .with_context(|| format!("make the working directory {}", process.cwd))?;
+    }
+    nix::unistd::chdir(process.cwd.as_str()).with_context(|| {
+        format!(
+            "chdir to cwd (\"{}\") set in config.json failed",
+            process.cwd
+        )
+    })?;
+    let (env, path) = environment(&process.env, &identity.home);
+    Ok(Prepared {
+        identity,
+        env,
+        path,
+    })
+}
+
+/// The last value of a name counts.
+fn environment(wanted: &[String], home: &str) -> (Vec<String>, String) {
+    fn name(variable: &str) -> &str {
+        variable.split_once('=').map_or(variable, |(name, _)| name)
+    }
+    let mut env: Vec<String> = Vec::with_capacity(wanted.len() + 2);
+    for variable in wanted {
+        match env.iter_mut().find(|v| name(v) == name(variable)) {
+            Some(former) => former.clone_from(variable),
+            None => env.push(variable.clone()),
+        }
+    }
+    let find = |env: &[String], wanted: &str| {
+        let found = env.iter().find(|v| name(v) == wanted);
+        found.map(|v| v.split_once('=').map_or("", |(_, value)| value).to_owned())
+    };
+    if find(&env, "PATH").is_none() {
+        env.push(format!("PATH={DEFAULT_PATH}"));
+    }
+    if find(&env, "HOME").is_none_or(|home| home.is_empty()) {
+        env.retain(|v| name(v) != "HOME");
+        env.push(format!("HOME={home}"));
+    }
+    let path = find(&env, "PATH").unwrap_or_default();
+    (env, path)
+}
+
+/// Takes away what the process may not do, for good.
+pub fn confine(confinement: &Confinement, identity: &Identity) -> Result<()> {
+    let mut allowed = 0;
+    for bit in 0..64 {
+        // Not set here, not given: whatever is asked for, nobody gets more than the engine has.
+        match sys::prctl(libc::PR_CAPBSET_READ, bit) {
+            Ok(1) if confinement.capabilities & (1 << bit) != 0 => allowed |= 1 << bit,
+            Ok(1) => {
+                sys::prctl(libc::PR_CAPBSET_DROP, bit)
+                    .with_context(|| format!("drop capability {bit}"))?;
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    if confinement.no_new_privileges {
+        sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).context("set no_new_privs")?;
+    }
+    if confinement.seccomp {
+        // Before the capability that it needs is gone; the filter allows everything that follows.
+        seccomp::install(&seccomp::program(confinement.capabilities))
+            .context("install the filter of system calls")?;
+    }
+    sys::prctl(libc::PR_SET_KEEPCAPS, 1).context("keep capabilities")?;
+    let groups: Vec<Gid> = identity.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    nix::unistd::setgroups(&groups).context("set groups")?;
+    nix::unistd::setresgid(gid, gid, gid).context("set the group")?;
+    nix::unistd::setresuid(uid, uid, uid).context("set the user")?;
+    let kept = if identity.uid == 0 { allowed } else { 0 };
+    sys::set_capabilities(kept).context("set capabilities")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environments() {
+        let wanted = ["A=1", "HOME=", "A=2=3"].map(str::to_owned);
+        let (env, path) = environment(&wanted, "/root");
+        assert_eq!(
+            env,
+            [
+                "A=2=3".to_owned(),
+                format!("PATH={DEFAULT_PATH}"),
+                "HOME=/root".into()
+            ]
+        );
+        assert_eq!(path, DEFAULT_PATH);
+        let (env, path) = environment(&["PATH=/x".to_owned(), "HOME=/h".to_owned()], "/");
+        assert_eq!((env.len(), path.as_str()), (2, "/x"));
+    }
+}

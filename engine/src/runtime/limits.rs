@@ -1,0 +1,135 @@
+//! Writes a container's limits into its control group, in the words of v1 or v2.
+
+use std::io::Result;
+use std::path::Path;
+
+use fs_err as fs;
+
+use super::cgroup::Group;
+use super::task::Limits;
+
+/// Writes all that are set.
+pub fn apply(group: &Group, limits: &Limits) -> Result<()> {
+    if group.is_v2() {
+        v2(group, limits)
+    } else {
+        v1(group, limits)
+    }
+}
+
+/// The file's name is part of a failure.
+fn write(group: &Group, controller: &str, file: &str, value: impl ToString) -> Result<()> {
+    let folder = group.controller(controller).ok_or_else(|| {
+        std::io::Error::other(format!(
+            "the kernel has no control group controller '{controller}'"
+        ))
+    })?;
+    fs::write(folder.join(file), value.to_string())
+}
+
+/// Some kernels do not count swap.
+fn write_if_there(folder: &Path, file: &str, value: String) -> Result<()> {
+    let path = folder.join(file);
+    if path.exists() {
+        fs::write(path, value)
+    } else {
+        Ok(())
+    }
+}
+
+fn v1(group: &Group, limits: &Limits) -> Result<()> {
+    if let Some(memory) = limits.memory {
+        write(group, "memory", "memory.limit_in_bytes", memory)?;
+        let swap = limits.memory_swap.unwrap_or(memory.saturating_mul(2));
+        if let Some(folder) = group.controller("memory") {
+            write_if_there(&folder, "memory.memsw.limit_in_bytes", swap.to_string())?;
+        }
+    }
+    if let Some(value) = limits.memory_reservation {
+        write(group, "memory", "memory.soft_limit_in_bytes", value)?;
+    }
+    if let Some(value) = limits.swappiness {
+        write(group, "memory", "memory.swappiness", value)?;
+    }
+    if limits.oom_kill_disable {
+        write(group, "memory", "memory.oom_control", 1)?;
+    }
+    if let Some(shares) = limits.cpu_shares {
+        write(group, "cpu", "cpu.shares", shares)?;
+    }
+    if let Some((quota, period)) = limits.cpu {
+        write(group, "cpu", "cpu.cfs_period_us", period)?;
+        write(group, "cpu", "cpu.cfs_quota_us", quota)?;
+    }
+    cpuset(group, limits)?;
+    if let Some(pids) = limits.pids {
+        write(group, "pids", "pids.max", none_is_max(pids))?;
+    }
+    Ok(())
+}
+
+fn v2(group: &Group, limits: &Limits) -> Result<()> {
+    if let Some(memory) = limits.memory {
+        write(group, "memory", "memory.max", memory)?;
+        let swap = match limits.memory_swap {
+            None => memory.to_string(),
+            Some(-1) => "max".to_owned(),
+            Some(both) => (both - memory).max(0).to_string(),
+        };
+        if let Some(folder) = group.controller("memory") {
+            write_if_there(&folder, "memory.swap.max", swap)?;
+        }
+    }
+    if let Some(value) = limits.memory_reservation {
+        write(group, "memory", "memory.low", value)?;
+    }
+    if let Some(shares) = limits.cpu_shares {
+        write(group, "cpu", "cpu.weight", weight(shares))?;
+    }
+    if let Some((quota, period)) = limits.cpu {
+        let quota = none_is_max(quota);
+        write(group, "cpu", "cpu.max", format!("{quota} {period}"))?;
+    }
+    cpuset(group, limits)?;
+    if let Some(pids) = limits.pids {
+        write(group, "pids", "pids.max", none_is_max(pids))?;
+    }
+    Ok(())
+}
+
+fn cpuset(group: &Group, limits: &Limits) -> Result<()> {
+    if !limits.cpuset_cpus.is_empty() {
+        write(group, "cpuset", "cpuset.cpus", &limits.cpuset_cpus)?;
+    }
+    if !limits.cpuset_mems.is_empty() {
+        write(group, "cpuset", "cpuset.mems", &limits.cpuset_mems)?;
+    }
+    Ok(())
+}
+
+fn none_is_max(value: i64) -> String {
+    if value < 0 {
+        "max".to_owned()
+    } else {
+        value.to_string()
+    }
+}
+
+/// 2–262144 → 1–10000, as runc and systemd do it.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_become_weights() {
+        assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10_000));
+        assert_eq!(
+            (none_is_max(-1), none_is_max(7)),
+            ("max".into(), "7".into())
+        );
+    }
+}

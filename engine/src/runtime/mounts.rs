@@ -1,0 +1,198 @@
+//! What is mounted into a container, in order: Docker's defaults, then what was asked for. Pure.
+
+use std::collections::BTreeMap;
+
+use libc::{
+    MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_SHARED, MS_SLAVE,
+    MS_STRICTATIME,
+};
+
+use super::task::MountPlan;
+use crate::container::error::{Error, Result};
+use crate::container::parts::{MountSpec, RunSpec};
+
+const DEFAULT_SHM: i64 = 64 * 1024 * 1024;
+
+/// All mounts, outer before inner; of several for one place the last.
+pub fn plan(spec: &RunSpec) -> Result<Vec<MountPlan>> {
+    let mut all: BTreeMap<String, (usize, MountPlan)> = BTreeMap::new();
+    for (order, mount) in defaults(spec).into_iter().enumerate() {
+        all.insert(mount.target.clone(), (order, mount));
+    }
+    let base = all.len();
+    for (order, wanted) in spec.mounts.iter().enumerate() {
+        let mount = wanted_mount(wanted)?;
+        all.insert(mount.target.clone(), (base + order, mount));
+    }
+    let mut all: Vec<_> = all.into_values().collect();
+    // Defaults first, as a wanted one may lie in one of them.
+    all.sort_by_key(|(order, mount)| {
+        let depth = mount.target.split('/').count();
+        if *order < base {
+            (0, *order)
+        } else {
+            (depth, *order)
+        }
+    });
+    Ok(all.into_iter().map(|(_, mount)| mount).collect())
+}
+
+fn defaults(spec: &RunSpec) -> Vec<MountPlan> {
+    let host = &spec.host;
+    let read_only = if host.privileged { 0 } else { MS_RDONLY };
+    let quiet = MS_NOSUID | MS_NOEXEC | MS_NODEV;
+    let of = |kind: &str, target: &str, flags, data: &str| MountPlan {
+        source: kind.to_owned(),
+        target: target.to_owned(),
+        kind: kind.to_owned(),
+        flags,
+        data: data.to_owned(),
+        propagation: 0,
+    };
+    let mut all = vec![
+        of("proc", "/proc", quiet, ""),
+        of(
+            "tmpfs",
+            "/dev",
+            MS_NOSUID | MS_STRICTATIME,
+            "mode=755,size=65536k",
+        ),
+        of(
+            "devpts",
+            "/dev/pts",
+            MS_NOSUID | MS_NOEXEC,
+            "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        ),
+        of("sysfs", "/sys", quiet | read_only, ""),
+        of("cgroup", "/sys/fs/cgroup", quiet | read_only, ""),
+        of("mqueue", "/dev/mqueue", quiet, ""),
+    ];
+    match (host.ipc_mode.as_str(), spec.ipc_of) {
+        ("none", _) => {}
+        ("host", _) => all.push(bind("/dev/shm", "/dev/shm")),
+        (_, Some(pid)) => all.push(bind(&format!("/proc/{pid}/root/dev/shm"), "/dev/shm")),
+        _ => {
+            let size = if host.shm_size > 0 {
+                host.shm_size
+            } else {
+                DEFAULT_SHM
+            };
+            let data = format!("mode=1777,size={size}");
+            all.push(of("tmpfs", "/dev/shm", quiet, &data));
+        }
+    }
+    all
+}
+
+fn bind(source: &str, target: &str) -> MountPlan {
+    MountPlan {
+        source: source.to_owned(),
+        target: target.to_owned(),
+        kind: "bind".to_owned(),
+        flags: MS_BIND | MS_REC,
+        data: String::new(),
+        propagation: MS_PRIVATE | MS_REC,
+    }
+}
+
+fn wanted_mount(wanted: &MountSpec) -> Result<MountPlan> {
+    let record = &wanted.record;
+    let read_only = if record.rw { 0 } else { MS_RDONLY };
+    if record.kind == "tmpfs" {
+        return Ok(tmpfs(&record.destination, &record.options, read_only));
+    }
+    let recursive = if record.non_recursive { 0 } else { MS_REC };
+    let propagation = match record.propagation.as_str() {
+        "" | "rprivate" => MS_PRIVATE | MS_REC,
+        "private" => MS_PRIVATE,
+        "rslave" => MS_SLAVE | MS_REC,
+        "slave" => MS_SLAVE,
+        "rshared" => MS_SHARED | MS_REC,
+        "shared" => MS_SHARED,
+        other => return Err(Error::invalid(format!("invalid propagation mode: {other}"))),
+    };
+    let source = wanted.source.to_str().ok_or_else(|| {
+        Error::invalid(format!(
+            "mount source {} is no UTF-8",
+            wanted.source.display()
+        ))
+    })?;
+    Ok(MountPlan {
+        flags: MS_BIND | recursive | read_only,
+        propagation,
+        ..bind(source, &record.destination)
+    })
+}
+
+fn tmpfs(target: &str, options: &[String], read_only: u64) -> MountPlan {
+    let mut flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | read_only;
+    let mut data = Vec::new();
+    for option in options {
+        match option.as_str() {
+            "ro" => flags |= MS_RDONLY,
+            "rw" | "noexec" | "nosuid" | "nodev" | "defaults" => {}
+            "exec" => flags &= !MS_NOEXEC,
+            "suid" => flags &= !MS_NOSUID,
+            "dev" => flags &= !MS_NODEV,
+            other => data.push(other),
+        }
+    }
+    MountPlan {
+        source: "tmpfs".to_owned(),
+        target: target.to_owned(),
+        kind: "tmpfs".to_owned(),
+        flags,
+        data: data.join(","),
+        propagation: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::MountRecord;
+
+    #[test]
+    fn order_and_defaults() {
+        let record = |kind: &str, destination: &str| MountSpec {
+            record: MountRecord {
+                kind: kind.to_owned(),
+                destination: destination.to_owned(),
+                rw: destination != "/etc",
+                options: vec!["size=1m".to_owned(), "exec".to_owned()],
+                ..MountRecord::default()
+            },
+            source: "/srv".into(),
+        };
+        let mut spec = RunSpec {
+            mounts: vec![
+                record("bind", "/etc/hosts"),
+                record("volume", "/etc"),
+                record("tmpfs", "/dev/shm"),
+            ],
+            ..RunSpec::default()
+        };
+        let planned = plan(&spec).unwrap();
+        let targets: Vec<&str> = planned.iter().map(|m| m.target.as_str()).collect();
+        assert_eq!(
+            targets,
+            [
+                "/proc",
+                "/dev",
+                "/dev/pts",
+                "/sys",
+                "/sys/fs/cgroup",
+                "/dev/mqueue",
+                "/etc",
+                "/dev/shm",
+                "/etc/hosts"
+            ]
+        );
+        assert_ne!(planned[3].flags & MS_RDONLY, 0);
+        assert_ne!(planned[6].flags & MS_RDONLY, 0);
+        assert_eq!(planned[7].data, "size=1m");
+        assert_eq!(planned[7].flags & MS_NOEXEC, 0);
+        spec.host.privileged = true;
+        assert_eq!(plan(&spec).unwrap()[3].flags & MS_RDONLY, 0);
+    }
+}

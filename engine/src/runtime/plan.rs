@@ -1,0 +1,364 @@
+//! A container's specification → what its shim is to do: Docker's defaults filled in, everything resolved but what only the container
+//! can know (users, programs).
+
+use std::path::PathBuf;
+
+use windlass_engine_api::types::{HostConfig, LogConfig, Ulimit};
+
+use super::capability;
+use super::devices;
+use super::mounts;
+use super::task::{
+    Confinement, Isolation, Limits, LogPlan, Namespace, Place, Process, ResourceLimit, Task,
+};
+use crate::container::error::{Error, Result};
+use crate::container::parts::{Netns, ProcessSpec, RunSpec};
+
+/// The control group that all containers lie in.
+const PARENT: &str = "windlass";
+const DEFAULT_PERIOD: i64 = 100_000;
+
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+const READONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// For a new container.
+pub fn container(spec: &RunSpec) -> Result<Task> {
+    Ok(Task {
+        id: spec.id.clone(),
+        cgroup: cgroup_path(&spec.host.cgroup_parent, &spec.id)?,
+        process: process(&spec.process, spec.host.init == Some(true)),
+        confinement: confinement(&spec.host)?,
+        place: Place::New(Box::new(isolation(spec)?)),
+        log: log(spec)?,
+    })
+}
+
+/// For a further process of a container that runs as `pid`.
+pub fn exec(
+    id: &str,
+    pid: i32,
+    cgroup: &str,
+    confinement: &Confinement,
+    spec: &ProcessSpec,
+) -> Task {
+    let mut confinement = confinement.clone();
+    if spec.privileged {
+        confinement.capabilities = capability::ALL;
+        confinement.seccomp = false;
+    }
+    Task {
+        id: id.to_owned(),
+        cgroup: cgroup.to_owned(),
+        process: process(spec, false),
+        confinement,
+        place: Place::Of(pid),
+        log: None,
+    }
+}
+
+fn process(spec: &ProcessSpec, init: bool) -> Process {
+    Process {
+        args: spec.args.clone(),
+        env: spec.env.clone(),
+        cwd: if spec.cwd.is_empty() {
+            "/".to_owned()
+        } else {
+            spec.cwd.clone()
+        },
+        user: spec.user.clone(),
+        groups: spec.groups.clone(),
+        tty: spec.tty,
+        size: spec.size,
+        stdin: spec.stdin,
+        init,
+    }
+}
+
+/// Of a container about which nothing else is known.
+pub fn default_cgroup(id: &str) -> String {
+    format!("{PARENT}/{id}")
+}
+
+fn cgroup_path(parent: &str, id: &str) -> Result<String> {
+    let parent = match parent.trim_matches('/') {
+        "" => PARENT,
+        other => other,
+    };
+    if parent
+        .split('/')
+        .any(|p| matches!(p, "" | "." | "..") || p.ends_with(".slice"))
+    {
+        return Err(Error::invalid(format!(
+            "cgroup-parent '{parent}' must be a plain path: windlassd makes control groups itself, not through systemd"
+        )));
+    }
+    Ok(format!("{parent}/{id}"))
+}
+
+fn confinement(host: &HostConfig) -> Result<Confinement> {
+    let mut made = Confinement {
+        capabilities: if host.privileged {
+            capability::ALL
+        } else {
+            capability::resolve(&host.cap_add, &host.cap_drop)?
+        },
+        seccomp: !host.privileged,
+        no_new_privileges: false,
+        limits: host
+            .ulimits
+            .iter()
+            .map(resource_limit)
+            .collect::<Result<_>>()?,
+        oom_score_adj: host.oom_score_adj,
+    };
+    for option in &host.security_opt {
+        match option.as_str() {
+            "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => {
+                made.no_new_privileges = true;
+            }
+            "no-new-privileges:false" | "no-new-privileges=false" => {}
+            "seccomp=unconfined" | "seccomp:unconfined" => made.seccomp = false,
+            "seccomp=builtin"
+            | "label=disable"
+            | "label:disable"
+            | "apparmor=unconfined"
+            | "apparmor:unconfined" => {}
+            other => {
+                let name = other.split(['=', ':']).next().unwrap_or(other);
+                return Err(Error::invalid(format!(
+                    "security option '{name}' with this value is not supported by windlassd: it has no-new-privileges, seccomp=unconfined and apparmor=unconfined"
+                )));
+            }
+        }
+    }
+    Ok(made)
+}
+
+fn resource_limit(limit: &Ulimit) -> Result<ResourceLimit> {
+    // The numbers are the same on x86_64 and aarch64.
+    const NAMES: [&str; 16] = [
+        "cpu",
+        "fsize",
+        "data",
+        "stack",
+        "core",
+        "rss",
+        "nproc",
+        "nofile",
+        "memlock",
+        "as",
+        "locks",
+        "sigpending",
+        "msgqueue",
+        "nice",
+        "rtprio",
+        "rttime",
+    ];
+    let resource = NAMES
+        .iter()
+        .position(|n| *n == limit.name)
+        .ok_or_else(|| Error::invalid(format!("invalid ulimit type: {}", limit.name)))?;
+    let value = |v: i64| u64::try_from(v).unwrap_or(u64::MAX);
+    if value(limit.soft) > value(limit.hard) {
+        return Err(Error::invalid(format!(
+            "ulimit soft limit must be less than or equal to hard limit: {} > {}",
+            limit.soft, limit.hard
+        )));
+    }
+    Ok(ResourceLimit {
+        resource: resource as u32,
+        soft: value(limit.soft),
+        hard: value(limit.hard),
+    })
+}
+
+fn isolation(spec: &RunSpec) -> Result<Isolation> {
+    let host = &spec.host;
+    let joined = |pid: Option<i32>, kind: &str| {
+        pid.map(|pid| Namespace::Join(PathBuf::from(format!("/proc/{pid}/ns/{kind}"))))
+    };
+    let own_or_host = |mode: &str| match mode {
+        "host" => Namespace::Host,
+        _ => Namespace::New,
+    };
+    let paths = |wanted: &Option<Vec<String>>, default: &[&str]| match wanted {
+        Some(paths) => paths.clone(),
+        None if host.privileged => Vec::new(),
+        None => default.iter().map(|p| (*p).to_owned()).collect(),
+    };
+    let uts = if spec.hostname.is_empty() {
+        Namespace::Host
+    } else {
+        own_or_host(&host.uts_mode)
+    };
+    let devices = devices::plan(host)?;
+    Ok(Isolation {
+        rootfs: spec.rootfs.clone(),
+        hostname: spec.hostname.clone(),
+        domainname: spec.domainname.clone(),
+        pid: joined(spec.pid_of, "pid").unwrap_or_else(|| own_or_host(&host.pid_mode)),
+        ipc: joined(spec.ipc_of, "ipc").unwrap_or_else(|| own_or_host(&host.ipc_mode)),
+        net: match &spec.netns {
+            Netns::None => Namespace::New,
+            Netns::Host => Namespace::Host,
+            Netns::Path(path) => Namespace::Join(path.clone()),
+        },
+        uts,
+        cgroup: own_or_host(&host.cgroupns_mode),
+        mounts: mounts::plan(spec)?,
+        devices: devices.files,
+        all_devices: host.privileged,
+        masked: paths(&host.masked_paths, &MASKED),
+        readonly: paths(&host.readonly_paths, &READONLY),
+        readonly_rootfs: host.readonly_rootfs,
+        sysctls: host.sysctls.clone(),
+        limits: limits(host),
+        device_rules: devices.rules,
+    })
+}
+
+/// Zeros mean unset.
+fn limits(host: &HostConfig) -> Limits {
+    let positive = |v: i64| (v > 0).then_some(v);
+    let period = positive(host.cpu_period).unwrap_or(DEFAULT_PERIOD);
+    let cpu = if host.nano_cpus > 0 {
+        Some(((host.nano_cpus / 10_000).max(1000), DEFAULT_PERIOD as u64))
+    } else if host.cpu_quota != 0 || host.cpu_period > 0 {
+        let quota = if host.cpu_quota == 0 {
+            -1
+        } else {
+            host.cpu_quota
+        };
+        Some((quota, period as u64))
+    } else {
+        None
+    };
+    Limits {
+        memory: positive(host.memory),
+        memory_swap: (host.memory_swap != 0).then_some(host.memory_swap),
+        memory_reservation: positive(host.memory_reservation),
+        swappiness: host.memory_swappiness.filter(|v| (0..=100).contains(v)),
+        oom_kill_disable: host.oom_kill_disable == Some(true),
+        cpu_shares: u64::try_from(host.cpu_shares).ok().filter(|v| *v > 0),
+        cpu,
+        cpuset_cpus: host.cpuset_cpus.clone(),
+        cpuset_mems: host.cpuset_mems.clone(),
+        pids: host.pids_limit.filter(|v| *v != 0),
+    }
+}
+
+fn log(spec: &RunSpec) -> Result<Option<LogPlan>> {
+    let LogConfig { kind, config } = &spec.host.log_config;
+    if kind == "none" || spec.log_path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let (size, files) = match kind.as_str() {
+        "local" => ("20m", "5"),
+        _ => ("-1", "1"),
+    };
+    let get =
+        |name: &str, default: &'static str| config.get(name).cloned().unwrap_or(default.to_owned());
+    let (size, files) = (get("max-size", size), get("max-file", files));
+    let max_files = files.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
+        Error::invalid(format!(
+            "log option max-file: '{files}' is no number above 0"
+        ))
+    })?;
+    Ok(Some(LogPlan {
+        path: spec.log_path.clone(),
+        max_bytes: bytes(&size).ok_or_else(|| {
+            Error::invalid(format!("log option max-size: '{size}' is no size like 10m"))
+        })?,
+        max_files,
+    }))
+}
+
+/// `10m`, `512k`, `1g`, `1000`; `-1` is 0, no limit.
+fn bytes(text: &str) -> Option<u64> {
+    if text == "-1" {
+        return Some(0);
+    }
+    let lower = text.trim().to_lowercase();
+    let lower = lower.strip_suffix('b').unwrap_or(&lower);
+    let (digits, factor) = match lower.strip_suffix(['k', 'm', 'g']) {
+        Some(digits) if lower.ends_with('k') => (digits, 1 << 10),
+        Some(digits) if lower.ends_with('m') => (digits, 1 << 20),
+        Some(digits) => (digits, 1 << 30),
+        None => (lower, 1),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(change: impl FnOnce(&mut HostConfig)) -> HostConfig {
+        let mut host = HostConfig::default();
+        change(&mut host);
+        host
+    }
+
+    #[test]
+    fn resources() {
+        let none = limits(&host(|h| {
+            h.memory_swappiness = Some(-1);
+            h.pids_limit = Some(0);
+        }));
+        assert_eq!(none, Limits::default());
+        let half = limits(&host(|h| h.nano_cpus = 500_000_000));
+        assert_eq!(half.cpu, Some((50_000, 100_000)));
+        let quota = limits(&host(|h| h.cpu_quota = 20_000));
+        assert_eq!(quota.cpu, Some((20_000, 100_000)));
+        assert_eq!(bytes("10m"), Some(10 << 20));
+        assert_eq!(
+            (bytes("1KB"), bytes("7"), bytes("x")),
+            (Some(1024), Some(7), None)
+        );
+    }
+
+    #[test]
+    fn confinements() {
+        let plain = confinement(&host(|_| {})).unwrap();
+        assert!(plain.seccomp && plain.capabilities == capability::DEFAULT);
+        let open = confinement(&host(|h| h.privileged = true)).unwrap();
+        assert!(!open.seccomp && open.capabilities == capability::ALL);
+        let odd = host(|h| h.security_opt = vec!["seccomp={\"secret\":1}".to_owned()]);
+        let error = confinement(&odd).unwrap_err().message;
+        assert!(
+            error.contains("'seccomp'") && !error.contains("secret"),
+            "{error}"
+        );
+        let limited = host(|h| {
+            h.ulimits = vec![Ulimit {
+                name: "nofile".to_owned(),
+                soft: 10,
+                hard: -1,
+            }]
+        });
+        let limit = &confinement(&limited).unwrap().limits[0];
+        assert_eq!((limit.resource, limit.soft, limit.hard), (7, 10, u64::MAX));
+        assert!(cgroup_path("../x", "1").is_err());
+        assert_eq!(cgroup_path("/a/", "1").unwrap(), "a/1");
+    }
+}

@@ -1,0 +1,372 @@
+//! Builds what a container sees of files, from inside its new mount namespace, and makes that its root.
+//!
+//! No path leads out of the container's root while this runs on the host's side: targets are opened in it, never named.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
+use super::cgroup::Group;
+use super::sys::{self, Recursive};
+use super::task::{Device, Isolation, MountPlan, Namespace};
+use crate::container::rooted;
+
+const NOTHING: Option<&str> = None;
+
+/// Mounts everything and makes it the root. `group` is the container's control group.
+pub fn enter(isolation: &Isolation, group: &Group) -> Result<()> {
+    let root = prepare(isolation)?;
+    let old = nix::sys::stat::umask(Mode::empty());
+    for wanted in &isolation.mounts {
+        mount_one(root.as_fd(), wanted, isolation, group)
+            .with_context(|| format!("mount {} at {}", wanted.source, wanted.target))?;
+        if wanted.target == "/dev" && wanted.kind == "tmpfs" {
+            devices(root.as_fd(), isolation)?;
+        }
+    }
+    nix::sys::stat::umask(old);
+    pivot(&isolation.rootfs)
+}
+
+/// The new root as a mount that nothing is shared with.
+fn prepare(isolation: &Isolation) -> Result<OwnedFd> {
+    let shared = MsFlags::MS_SHARED.bits();
+    if !isolation.mounts.iter().any(|m| m.propagation & shared != 0) {
+        let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+        mount(NOTHING, "/", NOTHING, flags, NOTHING).context("leave the host's mounts")?;
+    }
+    let rootfs = isolation.rootfs.as_path();
+    let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(rootfs), rootfs, NOTHING, bind, NOTHING)
+        .with_context(|| format!("bind the root file system {}", rootfs.display()))?;
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    mount(NOTHING, rootfs, NOTHING, private, NOTHING).context("make the root private")?;
+    Ok(rooted::open_root(rootfs)?)
+}
+
+/// A place inside as a path: it is one for as long as this lives.
+struct Point {
+    path: PathBuf,
+    _open: OwnedFd,
+}
+
+impl std::ops::Deref for Point {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn point(open: OwnedFd) -> Point {
+    Point {
+        path: rooted::path_of(&open),
+        _open: open,
+    }
+}
+
+fn place(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+    Ok(rooted::open(root, Path::new(path), OFlag::O_PATH)?)
+}
+
+/// The mount point, made when it is missing.
+fn target(root: BorrowedFd<'_>, wanted: &MountPlan) -> Result<OwnedFd> {
+    let path = Path::new(&wanted.target);
+    if let Ok(found) = rooted::open(root, path, OFlag::O_PATH) {
+        return Ok(found);
+    }
+    let is_file = wanted.kind == "bind" && !fs_err::metadata(&wanted.source)?.is_dir();
+    if !is_file {
+        rooted::make_directories(root, path)?;
+        return place(root, &wanted.target);
+    }
+    rooted::make_directories(root, path.parent().unwrap_or(Path::new("/")))?;
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let flags =
+        rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::openat2(
+        root,
+        inside,
+        flags,
+        rustix::fs::Mode::from_raw_mode(0o644),
+        rustix::fs::ResolveFlags::IN_ROOT | rustix::fs::ResolveFlags::NO_MAGICLINKS,
+    )?;
+    place(root, &wanted.target)
+}
+
+fn mount_one(
+    root: BorrowedFd<'_>,
+    wanted: &MountPlan,
+    isolation: &Isolation,
+    group: &Group,
+) -> Result<()> {
+    let at = point(target(root, wanted)?);
+    match wanted.kind.as_str() {
+        "bind" => bind(root, wanted, &at),
+        "cgroup" => cgroups(root, wanted, isolation, group),
+        kind => {
+            let flags = MsFlags::from_bits_truncate(wanted.flags);
+            let data = Some(wanted.data.as_str()).filter(|d| !d.is_empty());
+            mount(Some(wanted.source.as_str()), &*at, Some(kind), flags, data)?;
+            Ok(())
+        }
+    }
+}
+
+fn bind(root: BorrowedFd<'_>, wanted: &MountPlan, at: &Path) -> Result<()> {
+    let flags = MsFlags::from_bits_truncate(wanted.flags);
+    let recursive = flags & MsFlags::MS_REC;
+    mount(
+        Some(wanted.source.as_str()),
+        at,
+        NOTHING,
+        MsFlags::MS_BIND | recursive,
+        NOTHING,
+    )?;
+    // The target's former descriptor means what lies below the mount; open it again to mean the mount.
+    let mounted = place(root, &wanted.target)?;
+    if flags.contains(MsFlags::MS_RDONLY) {
+        let depth = if recursive.is_empty() {
+            Recursive::No
+        } else {
+            Recursive::Yes
+        };
+        read_only(&mounted, depth)?;
+    }
+    if wanted.propagation != 0 {
+        let kind = MsFlags::from_bits_truncate(wanted.propagation);
+        mount(NOTHING, &rooted::path_of(&mounted), NOTHING, kind, NOTHING)?;
+    }
+    Ok(())
+}
+
+/// By the new call, or by a remount on kernels before 5.12.
+fn read_only(mounted: &OwnedFd, depth: Recursive) -> Result<()> {
+    if sys::make_read_only(mounted.as_fd(), depth).is_ok() {
+        return Ok(());
+    }
+    let path = rooted::path_of(mounted);
+    let kept = nix::sys::statvfs::statvfs(&path)?.flags().bits()
+        & (libc::ST_NOSUID | libc::ST_NODEV | libc::ST_NOEXEC);
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    let flags = flags | MsFlags::from_bits_truncate(kept as _);
+    mount(NOTHING, &path, NOTHING, flags, NOTHING)?;
+    Ok(())
+}
+
+/// v2 as it is; of v1 every tree in a small folder of its own.
+fn cgroups(
+    root: BorrowedFd<'_>,
+    wanted: &MountPlan,
+    isolation: &Isolation,
+    group: &Group,
+) -> Result<()> {
+    let flags = MsFlags::from_bits_truncate(wanted.flags);
+    let at = |path: &str| -> Result<Point> { Ok(point(place(root, path)?)) };
+    let base = wanted.target.as_str();
+    if group.is_v2() {
+        mount(Some("cgroup"), &*at(base)?, Some("cgroup2"), flags, NOTHING)?;
+        return Ok(());
+    }
+    let open = flags - MsFlags::MS_RDONLY;
+    mount(
+        Some("tmpfs"),
+        &*at(base)?,
+        Some("tmpfs"),
+        open,
+        Some("mode=755"),
+    )?;
+    for hierarchy in &group.hierarchies().0 {
+        let name = hierarchy.mountpoint.file_name().unwrap_or_default();
+        let name = name.to_string_lossy();
+        let path = format!("{base}/{name}");
+        rooted::make_directories(root, Path::new(&path))?;
+        if isolation.cgroup == Namespace::Host {
+            let source = group.folder(hierarchy).display().to_string();
+            let plan = MountPlan {
+                source,
+                target: path,
+                flags: wanted.flags | MsFlags::MS_BIND.bits(),
+                ..MountPlan::default()
+            };
+            bind(root, &plan, &at(&plan.target)?)?;
+            continue;
+        }
+        let (kind, data) = match hierarchy.options.as_str() {
+            "" => ("cgroup2", None),
+            options if options.starts_with("name=") => ("cgroup", Some(format!("none,{options}"))),
+            options => ("cgroup", Some(options.to_owned())),
+        };
+        mount(
+            Some("cgroup"),
+            &*at(&path)?,
+            Some(kind),
+            flags,
+            data.as_deref(),
+        )?;
+        for part in name.split(',').filter(|part| *part != name) {
+            symlink(name.as_ref(), at(base)?.join(part)).ok();
+        }
+    }
+    if flags.contains(MsFlags::MS_RDONLY) {
+        read_only(&place(root, base)?, Recursive::No)?;
+    }
+    Ok(())
+}
+
+/// Device files and the links beside them.
+fn devices(root: BorrowedFd<'_>, isolation: &Isolation) -> Result<()> {
+    let dev = point(place(root, "/dev")?);
+    for (link, to) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("core", "/proc/kcore"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        match symlink(to, dev.join(link)) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(e).with_context(|| format!("make /dev/{link}"));
+            }
+            _ => {}
+        }
+    }
+    for device in &isolation.devices {
+        make_device(root, device).with_context(|| format!("make {}", device.path))?;
+    }
+    if isolation.all_devices {
+        copy_devices(root, Path::new("/dev"))?;
+    }
+    Ok(())
+}
+
+fn make_device(root: BorrowedFd<'_>, device: &Device) -> Result<()> {
+    let path = Path::new(&device.path);
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().context("a device needs a name")?;
+    let folder = rooted::make_directories(root, parent)?;
+    let path = rooted::path_of(&folder).join(name);
+    let kind = SFlag::from_bits_truncate(device.mode & libc::S_IFMT);
+    let mode = Mode::from_bits_truncate(device.mode & 0o7777);
+    let number = makedev(
+        libc::major(device.rdev).into(),
+        libc::minor(device.rdev).into(),
+    );
+    match mknod(&path, kind, mode, number) {
+        Err(nix::Error::EEXIST) => return Ok(()),
+        done => done?,
+    }
+    chown(&path, Some(device.owner.0), Some(device.owner.1))?;
+    Ok(())
+}
+
+/// Every device file of the host that the container does not have yet.
+fn copy_devices(root: BorrowedFd<'_>, folder: &Path) -> Result<()> {
+    const OWN: [&str; 9] = [
+        "pts",
+        "shm",
+        "fd",
+        "mqueue",
+        "console",
+        "hugepages",
+        "ptmx",
+        "tty",
+        "core",
+    ];
+    for entry in fs_err::read_dir(folder)?.flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if folder == Path::new("/dev") && OWN.iter().any(|own| name == *own) {
+            continue;
+        }
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else {
+            continue;
+        };
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            copy_devices(root, &path)?;
+        } else if kind.is_char_device() || kind.is_block_device() {
+            let device = Device {
+                path: path.to_string_lossy().into_owned(),
+                mode: metadata.mode(),
+                rdev: metadata.rdev(),
+                owner: (metadata.uid(), metadata.gid()),
+            };
+            make_device(root, &device)?;
+        }
+    }
+    Ok(())
+}
+
+fn pivot(rootfs: &Path) -> Result<()> {
+    nix::unistd::chdir(rootfs)?;
+    nix::unistd::pivot_root(".", ".").context("change the root file system")?;
+    // The former root now lies over the new one; nothing that happens to it may reach the host.
+    let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    mount(NOTHING, ".", NOTHING, flags, NOTHING)?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::chdir("/")?;
+    Ok(())
+}
+
+/// After [`enter`]: hides and protects paths, and the root itself.
+pub fn protect(isolation: &Isolation) -> Result<()> {
+    for path in &isolation.readonly {
+        let path = Path::new(path);
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        match mount(Some(path), path, NOTHING, flags, NOTHING) {
+            Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => continue,
+            done => done.with_context(|| format!("protect {}", path.display()))?,
+        }
+        read_only(&open_path(path)?, Recursive::Yes)?;
+    }
+    for path in &isolation.masked {
+        mask(Path::new(path)).with_context(|| format!("hide {path}"))?;
+    }
+    if isolation.readonly_rootfs {
+        read_only(&open_path(Path::new("/"))?, Recursive::No)?;
+    }
+    Ok(())
+}
+
+fn open_path(path: &Path) -> Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
+}
+
+fn mask(path: &Path) -> Result<()> {
+    let Ok(metadata) = std::fs::metadata(path) else {
+        return Ok(());
+    };
+    if metadata.is_dir() {
+        let data = Some("size=0k");
+        mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::MS_RDONLY, data)?;
+    } else {
+        mount(Some("/dev/null"), path, NOTHING, MsFlags::MS_BIND, NOTHING)?;
+    }
+    Ok(())
+}
+
+/// Puts the container's terminal at `/dev/console`.
+pub fn console(number: u32) -> Result<()> {
+    let flags = OFlag::O_CREAT | OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let fd = nix::fcntl::open("/dev/console", flags, Mode::from_bits_truncate(0o600));
+    if let Ok(fd) = fd {
+        nix::unistd::close(fd)?;
+    }
+    let terminal = format!("/dev/pts/{number}");
+    mount(
+        Some(terminal.as_str()),
+        "/dev/console",
+        NOTHING,
+        MsFlags::MS_BIND,
+        NOTHING,
+    )
+    .context("mount the console")
+}

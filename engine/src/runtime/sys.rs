@@ -1,0 +1,311 @@
+//! The system calls that no safe library offers, one thin function each.
+#![allow(unsafe_code)]
+
+use std::io::{Error, Result};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+use nix::unistd::Pid;
+
+fn check(value: libc::c_long) -> Result<libc::c_long> {
+    if value < 0 {
+        Err(Error::last_os_error())
+    } else {
+        Ok(value)
+    }
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks into new namespaces and, on v2, into a control group. `None` is the child.
+pub fn clone_into(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Option<Pid>> {
+    // SAFETY: all zeros is a valid value of this plain structure.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(group) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = group.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM this is a fork; the shim has one thread, so the child's memory is consistent.
+    let pid = check(unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const args,
+            size_of::<libc::clone_args>(),
+        )
+    })?;
+    Ok((pid > 0).then(|| Pid::from_raw(pid as i32)))
+}
+
+/// A plain fork, which works below a filter that refuses `clone3` too. `None` is the child.
+pub fn fork() -> Result<Option<Pid>> {
+    // SAFETY: the shim has one thread, so the child's memory is consistent.
+    let pid = check(unsafe { libc::fork() }.into())?;
+    Ok((pid > 0).then(|| Pid::from_raw(pid as i32)))
+}
+
+/// Closes every descriptor from `first` on; for a process that uses none of them again and ends by [`exit_now`].
+pub fn close_from(first: u32) {
+    // SAFETY: see above: no owner of a closed descriptor is used or dropped any more.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+/// `prctl` with numbers.
+pub fn prctl(option: libc::c_int, value: libc::c_ulong) -> Result<libc::c_int> {
+    // SAFETY: callers pass options that take numbers only, so the kernel touches no memory of ours.
+    let done = unsafe { libc::prctl(option, value, 0, 0, 0) };
+    check(libc::c_long::from(done)).map(|v| v as libc::c_int)
+}
+
+/// Sets permitted and effective capabilities; none are inheritable.
+pub fn set_capabilities(set: u64) -> Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    let header = Header {
+        version: 0x2008_0522,
+        pid: 0,
+    };
+    let half = |bits: u32| Data {
+        effective: bits,
+        permitted: bits,
+        inheritable: 0,
+    };
+    let data = [half(set as u32), half((set >> 32) as u32)];
+    // SAFETY: version 3 of the call reads one header and two data structures.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
+}
+
+/// A limit of this process, soft and hard.
+pub fn limit(resource: u32) -> Result<(u64, u64)> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes one structure.
+    let done = unsafe { libc::getrlimit(resource as _, &raw mut limit) };
+    check(libc::c_long::from(done))?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Sets a limit of this process.
+pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: the kernel reads one structure.
+    let done = unsafe { libc::setrlimit(resource as _, &raw const limit) };
+    check(libc::c_long::from(done)).map(drop)
+}
+
+/// Makes a mount and everything below it read-only.
+pub fn make_read_only(mount: BorrowedFd<'_>, recursive: Recursive) -> Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    let attributes = Attributes {
+        set: 1,
+        clear: 0,
+        propagation: 0,
+        user_namespace: 0,
+    };
+    let flags = match recursive {
+        Recursive::Yes => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+        Recursive::No => libc::AT_EMPTY_PATH,
+    };
+    // SAFETY: the kernel reads an empty text and `size` bytes of the structure.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Whether what lies below is meant too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recursive {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+}
+
+/// A copy of the mount of this file that is in no tree.
+pub fn detached_mount(path: &std::ffi::CStr) -> Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_long = 1;
+    let flags = OPEN_TREE_CLONE | libc::c_long::from(libc::O_CLOEXEC);
+    // SAFETY: the kernel reads the path; the descriptor it answers is ours.
+    unsafe {
+        let fd = check(libc::syscall(
+            libc::SYS_open_tree,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+        ))?;
+        Ok(OwnedFd::from_raw_fd(fd as i32))
+    }
+}
+
+/// Every descriptor from `first` on is closed by the next `execve`.
+pub fn close_on_exec_from(first: u32) {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: this only sets flags. All of our descriptors have them already: it is a second net, so a failure changes nothing.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+}
+
+/// A keyring of its own, so that the host's keys stay the host's. Kernels without keyrings have nothing to hide.
+pub fn new_keyring() {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name makes an anonymous keyring.
+    unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0) };
+}
+
+/// Sets a terminal's size.
+pub fn set_window_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> Result<()> {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the kernel reads one structure.
+    let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    check(libc::c_long::from(done)).map(drop)
+}
+
+/// The other end of a terminal's controlling end, and its number.
+pub fn terminal_peer(controller: BorrowedFd<'_>) -> Result<(OwnedFd, u32)> {
+    let (unlock, mut number): (libc::c_int, libc::c_uint) = (0, 0);
+    let fd = controller.as_raw_fd();
+    // SAFETY: the kernel reads `unlock`, writes `number`, and answers a descriptor that is ours.
+    unsafe {
+        check(libc::ioctl(fd, libc::TIOCSPTLCK, &raw const unlock).into())?;
+        check(libc::ioctl(fd, libc::TIOCGPTN, &raw mut number).into())?;
+        let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+        let peer = check(libc::ioctl(fd, libc::TIOCGPTPEER, flags).into())?;
+        Ok((OwnedFd::from_raw_fd(peer as i32), number))
+    }
+}
+
+/// Makes a terminal the session's own.
+pub fn control_terminal(terminal: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: the call takes a number.
+    let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    check(libc::c_long::from(done)).map(drop)
+}
+
+/// Makes `to` (0, 1 or 2) another name of `from`, kept by `execve`.
+pub fn duplicate_to(from: BorrowedFd<'_>, to: i32) -> Result<()> {
+    nix::unistd::dup2(from.as_raw_fd(), to)?;
+    Ok(())
+}
+
+/// Brings the namespace's loopback up.
+pub fn loopback_up() -> Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: all zeros is a valid value of this plain structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the kernel reads one structure.
+    let done = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw const request,
+        )
+    };
+    check(libc::c_long::from(done)).map(drop)
+}
+
+/// Signals as a fresh program expects them: none blocked, none ignored.
+pub fn default_signals() {
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).ok();
+    for number in 1..=64 {
+        // SAFETY: the default action is no code of ours. SIGKILL, SIGSTOP and the library's own refuse, which is right.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
+/// Ends at once, without the parent's exit handlers.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: this ends the process.
+    unsafe { libc::_exit(code) }
+}
+
+/// Takes a descriptor that this process was started with.
+pub fn inherited(fd: i32) -> Result<OwnedFd> {
+    let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: the copy has just been made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Sends one byte with a descriptor.
+pub fn send_descriptor(socket: BorrowedFd<'_>, byte: u8, fd: BorrowedFd<'_>) -> Result<()> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    let fds = [fd.as_raw_fd()];
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[std::io::IoSlice::new(&[byte])],
+        &[ControlMessage::ScmRights(&fds)],
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    Ok(())
+}
+
+/// Receives bytes, and a descriptor when one comes with them. 0 bytes: the other end is closed.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let mut slices = [std::io::IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut slices,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut received = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            for fd in fds {
+                // SAFETY: the kernel has just made this descriptor for us.
+                received = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    Ok((message.bytes, received))
+}
+
+/// Any signal, real-time ones too.
+pub fn send_signal(to: Pid, number: i32) -> Result<()> {
+    // SAFETY: the call takes numbers only.
+    check(unsafe { libc::kill(to.as_raw(), number) }.into()).map(drop)
+}
