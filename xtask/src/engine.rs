@@ -59,6 +59,16 @@ pub fn folder(options: &Options) -> Result<PathBuf> {
     Ok(target_folder()?.join("binaries").join(&options.profile))
 }
 
+/// A program as built for the first architecture, not compressed.
+pub fn program(options: &Options, package: &str) -> Result<PathBuf> {
+    let arch = options.arch.first().context("no architecture")?;
+    let target = format!("{arch}-unknown-linux-musl");
+    Ok(target_folder()?
+        .join(target)
+        .join(&options.profile)
+        .join(package))
+}
+
 fn build_one(
     package: &str,
     features: &[&str],

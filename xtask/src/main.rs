@@ -1,5 +1,6 @@
 //! The developers' commands: `cargo xtask <command>`.
 
+mod bench;
 mod budget;
 mod ci;
 mod demo;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Options),
     /// Licences, sources and bans of the dependencies alone.
     Deny,
+    /// The figures, beside those of Debian's docker.io.
+    Bench(bench::Options),
     /// The size budgets alone.
     Budget,
 }
@@ -47,6 +50,10 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Demo(options) => demo::demo(&options),
         Command::Deny => dependencies::check(),
+        Command::Bench(options) => {
+            interrupt::catch()?;
+            bench::bench(&options)
+        }
         Command::Budget => budget::check(),
     }
 }
