@@ -257,6 +257,16 @@ impl Deployer {
             release: release_label(project)?,
             ..Settings::default()
         };
+        if let Some(last) = self
+            .store
+            .releases(&project.name, 1)
+            .await?
+            .into_iter()
+            .next()
+        {
+            // One that a former windlass wrote and this one cannot read says nothing.
+            settings.formerly = serde_json::from_value(last.declared).ok();
+        }
         for fleet in project.fleets.keys() {
             settings
                 .scale

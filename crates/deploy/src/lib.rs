@@ -12,6 +12,8 @@ mod ingress;
 mod observe;
 mod plan;
 mod report;
+#[cfg(test)]
+mod simulation;
 mod spec;
 mod views;
 

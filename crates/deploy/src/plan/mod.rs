@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
+use windlass_compose::model::Project;
 use windlass_machine::MachineName;
 
 pub use action::{Action, ReplicaRef, RouteIntent, Until, UpstreamIntent};
@@ -26,7 +27,7 @@ pub use teardown::plan_down;
 pub use up::plan;
 
 /// What planning needs besides the declaration and the observation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// Machines of each fleet, where the autoscaler has decided; brought between the fleet's `min` and `max`. Others: `min`.
     pub scale: BTreeMap<String, u32>,
@@ -36,6 +37,8 @@ pub struct Settings {
     pub ingress_images: BTreeMap<String, String>,
     /// Images are pulled even where they are there.
     pub pull_always: bool,
+    /// What was applied last: it tells where proxies may be that nobody can ask.
+    pub formerly: Option<Project>,
     /// Label of new containers: which version of the project they belong to.
     pub release: String,
 }

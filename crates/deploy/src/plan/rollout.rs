@@ -384,7 +384,9 @@ impl<'a> Rollout<'_, 'a> {
                 if self.project.services.contains_key(&replica.service) {
                     continue;
                 }
-                let routed = self.tables.reached_at(replica, site).is_some();
+                let private = |ip| site.address == Some(ip);
+                let routed = self.tables.reached_at(replica, site).is_some()
+                    || replica.ports.iter().any(|(_, a)| private(a.ip()));
                 if routed && self.hold(&replica.service) {
                     continue;
                 }
@@ -426,7 +428,9 @@ impl<'a> Rollout<'_, 'a> {
         let Some(machine) = self.unseen_proxies.first() else {
             return false;
         };
-        let reason = format!("the ingress on {machine} cannot be asked to let go of it");
+        let reason = format!(
+            "the ingress on {machine} cannot be asked to let go of it (start that machine, or `windlass rm` it)"
+        );
         self.builder.note(Note::HeldBack {
             service: service.to_owned(),
             reason,

@@ -26,13 +26,7 @@ pub fn plan(
 ) -> Result<Plan, PlanError> {
     let sites = Sites::new(project, observed, settings)?;
     let order = order::services(project)?;
-    let mut machines = BTreeMap::new();
-    for name in &order {
-        machines.insert(
-            *name,
-            eligible(project, name, &project.services[*name], &sites)?,
-        );
-    }
+    let machines = all_eligible(project, &order, &sites)?;
     let proxies = Proxies::new(project, &machines, &sites)?;
     let mut placing = Placing {
         project,
@@ -74,15 +68,47 @@ pub fn plan(
         prepared,
         ready: BTreeMap::new(),
         retired: BTreeMap::new(),
-        unseen_proxies: proxies
-            .wanted
-            .keys()
-            .filter(|m| sites.all[*m].is_unknown())
-            .cloned()
-            .collect(),
+        unseen_proxies: unseen_proxies(&proxies, settings, &sites),
         names,
     };
     Ok(finish(rollout, &placed, &sites, &proxies))
+}
+
+fn all_eligible<'a>(
+    project: &'a Project,
+    order: &[&'a str],
+    sites: &Sites<'_>,
+) -> Result<BTreeMap<&'a str, Vec<MachineName>>, PlanError> {
+    let mut machines = BTreeMap::new();
+    for name in order {
+        if let Some(service) = project.services.get(*name) {
+            machines.insert(*name, eligible(project, name, service, sites)?);
+        }
+    }
+    Ok(machines)
+}
+
+/// Machines out of reach that have a proxy, or had one when the project was last applied.
+fn unseen_proxies(
+    wanted: &Proxies,
+    settings: &Settings,
+    sites: &Sites<'_>,
+) -> BTreeSet<MachineName> {
+    let mut machines: BTreeSet<MachineName> = wanted.wanted.keys().cloned().collect();
+    if let Some(former) = &settings.formerly {
+        // Machines may have gone since: what cannot be placed any more has no proxy there either.
+        let names: Vec<&str> = former.services.keys().map(String::as_str).collect();
+        let placed: BTreeMap<&str, Vec<MachineName>> = names
+            .iter()
+            .filter_map(|name| all_eligible(former, &[*name], sites).ok())
+            .flatten()
+            .collect();
+        if let Ok(proxies) = Proxies::new(former, &placed, sites) {
+            machines.extend(proxies.wanted.into_keys());
+        }
+    }
+    machines.retain(|m| sites.all[m].is_unknown());
+    machines
 }
 
 /// The services, and what is too much after that.
