@@ -26,7 +26,8 @@ use crate::container::parts::{Attachment, Exit, ProcessSpec, RunSpec, Runtime, W
 
 /// What later calls must know of a container.
 const STATE: &str = "state.json";
-const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For everything that the kernel and the shims do at once.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
@@ -202,6 +203,19 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
         .create(folder)
 }
 
+/// Shims whose processes have just been killed may still write their last records into it.
+fn remove_folder(folder: &Path) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        match fs::remove_dir_all(folder) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !folder.exists() => return Ok(()),
+            Err(e) if Instant::now() > deadline => return Err(e.into()),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -212,7 +226,7 @@ async fn blocking<T: Send + 'static>(
 
 fn freeze(group: &Group) -> Result<()> {
     group.set_frozen(Frozen::Yes)?;
-    let deadline = Instant::now() + FREEZE_TIMEOUT;
+    let deadline = Instant::now() + TIMEOUT;
     while !group.is_frozen()? {
         if Instant::now() > deadline {
             group.set_frozen(Frozen::No)?;
@@ -348,10 +362,7 @@ impl Runtime for LocalRuntime {
         };
         blocking(move || {
             Group::at(&cgroup)?.destroy()?;
-            match fs::remove_dir_all(&folder) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
-                _ => Ok(()),
-            }
+            remove_folder(&folder)
         })
         .await
     }

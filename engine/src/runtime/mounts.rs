@@ -70,7 +70,12 @@ fn defaults(spec: &RunSpec) -> Vec<MountPlan> {
     match (host.ipc_mode.as_str(), spec.ipc_of) {
         ("none", _) => {}
         ("host", _) => all.push(bind("/dev/shm", "/dev/shm")),
-        (_, Some(pid)) => all.push(bind(&format!("/proc/{pid}/root/dev/shm"), "/dev/shm")),
+        (_, Some(pid)) => all.push(MountPlan {
+            source: format!("/proc/{pid}/ns/mnt"),
+            kind: "tree".to_owned(),
+            data: "/dev/shm".to_owned(),
+            ..bind("", "/dev/shm")
+        }),
         _ => {
             let size = if host.shm_size > 0 {
                 host.shm_size

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use super::cgroup::Group;
@@ -20,9 +21,15 @@ const NOTHING: Option<&str> = None;
 
 /// Mounts everything and makes it the root. `group` is the container's control group.
 pub fn enter(isolation: &Isolation, group: &Group) -> Result<()> {
+    let trees = take_trees(isolation)?;
     let root = prepare(isolation)?;
     let old = nix::sys::stat::umask(Mode::empty());
     for wanted in &isolation.mounts {
+        if let Some((_, tree)) = trees.iter().find(|(at, _)| *at == wanted.target) {
+            sys::move_mount(tree.as_fd(), target(root.as_fd(), wanted)?.as_fd())
+                .with_context(|| format!("mount at {}", wanted.target))?;
+            continue;
+        }
         mount_one(root.as_fd(), wanted, isolation, group)
             .with_context(|| format!("mount {} at {}", wanted.source, wanted.target))?;
         if wanted.target == "/dev" && wanted.kind == "tmpfs" {
@@ -31,6 +38,22 @@ pub fn enter(isolation: &Isolation, group: &Group) -> Result<()> {
     }
     nix::sys::stat::umask(old);
     pivot(&isolation.rootfs)
+}
+
+/// Copies of other containers' mounts, by where they go: only from within their namespace can they be taken.
+fn take_trees(isolation: &Isolation) -> Result<Vec<(&str, OwnedFd)>> {
+    let mut trees = Vec::new();
+    for wanted in isolation.mounts.iter().filter(|m| m.kind == "tree") {
+        let own = fs_err::File::open("/proc/self/ns/mnt")?;
+        let other = fs_err::File::open(&wanted.source)?;
+        setns(other.file(), CloneFlags::CLONE_NEWNS).context("visit the other container")?;
+        let path = std::ffi::CString::new(wanted.data.as_str())?;
+        let tree = sys::detached_mount(&path);
+        setns(own.file(), CloneFlags::CLONE_NEWNS).context("come back")?;
+        let tree = tree.with_context(|| format!("take {} of the other container", wanted.data))?;
+        trees.push((wanted.target.as_str(), tree));
+    }
+    Ok(trees)
 }
 
 /// The new root as a mount that nothing is shared with.

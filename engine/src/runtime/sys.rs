@@ -165,6 +165,24 @@ pub fn detached_mount(path: &std::ffi::CStr) -> Result<OwnedFd> {
     }
 }
 
+/// Puts a detached mount over `target`.
+pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    // By descriptors alone: MOVE_MOUNT_F_EMPTY_PATH and MOVE_MOUNT_T_EMPTY_PATH.
+    const FLAGS: libc::c_long = 0x4 | 0x40;
+    // SAFETY: the kernel reads two empty texts.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            FLAGS,
+        )
+    })
+    .map(drop)
+}
+
 /// Every descriptor from `first` on is closed by the next `execve`.
 pub fn close_on_exec_from(first: u32) {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;

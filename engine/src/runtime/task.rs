@@ -140,7 +140,7 @@ pub struct MountPlan {
     pub source: String,
     /// A path in the container.
     pub target: String,
-    /// A file system's type, `bind`, or `cgroup` for whatever the host has.
+    /// A file system's type, `bind`, `cgroup` for whatever the host has, or `tree` for what is at `data` in the mount namespace `source`.
     pub kind: String,
     /// `MS_…`.
     pub flags: u64,

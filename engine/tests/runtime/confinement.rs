@@ -132,6 +132,7 @@ async fn mounts_stay_inside() {
     std::fs::write(volume.join("file"), "kept").unwrap();
     let outside = lab.dir.path().join("outside");
     std::os::unix::fs::symlink(&outside, lab.root().join("trap")).unwrap();
+    std::fs::create_dir_all(lab.root().join(outside.strip_prefix("/").unwrap())).unwrap();
     let mount = |kind: &str, destination: &str, rw, source: std::path::PathBuf| MountSpec {
         record: MountRecord {
             kind: kind.to_owned(),
