@@ -2,14 +2,13 @@
 //!
 //! Deliberately absent: the parts themselves, and the order of the start (`serve`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use fs_err as fs;
-use sha2::{Digest as _, Sha256};
 
 use crate::build::LocalBuilder;
 use crate::container::Parts;
@@ -33,6 +32,11 @@ struct Cli {
 enum Command {
     /// Runs the engine (the same as no command)
     Serve(Options),
+    /// Joins stdin and stdout with a unix socket
+    Dial {
+        /// Its path
+        socket: PathBuf,
+    },
 }
 
 /// The whole program.
@@ -40,6 +44,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let options = match cli.command {
         Some(Command::Serve(options)) => options,
+        Some(Command::Dial { socket }) => return dial(&socket),
         None => cli.options,
     };
     tracing_subscriber::fmt()
@@ -59,6 +64,17 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Needs neither root nor a runtime.
+fn dial(socket: &Path) -> ExitCode {
+    match crate::dial::join(socket) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("windlassd dial: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn run(options: Options) -> anyhow::Result<()> {
     anyhow::ensure!(
         nix::unistd::geteuid().is_root(),
@@ -67,24 +83,11 @@ fn run(options: Options) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("TLS was set up twice"))?;
-    let build = build_id(Path::new("/proc/self/exe"))?;
+    let build = crate::build_id::of(Path::new("/proc/self/exe"))?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
         .block_on(serve::run(options, build, assemble))
-}
-
-/// The digest of the program's file: what an upgrade is told by.
-fn build_id(executable: &Path) -> anyhow::Result<String> {
-    let mut hasher = Sha256::new();
-    let mut file = fs::File::open(executable)?;
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        match std::io::Read::read(&mut file, &mut buffer)? {
-            0 => return Ok(hex::encode(hasher.finalize())),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
 }
 
 /// The settings file; that it is missing is no error.

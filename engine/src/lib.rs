@@ -4,7 +4,9 @@
 
 pub mod assemble;
 pub mod build;
+mod build_id;
 pub mod container;
+pub mod dial;
 pub mod http;
 pub mod image;
 pub mod network;
