@@ -366,7 +366,7 @@ impl Holder {
         self.exit = Some((record, Instant::now()));
     }
 
-    /// Whole or not at all.
+    /// Whole or not at all. It must outlive the engine, not the host: after a boot nothing runs that it could be about.
     fn record(&self, record: &ExitRecord) -> Result<()> {
         let (part, whole) = (
             self.held.folder.join("exit.part"),
@@ -374,7 +374,6 @@ impl Holder {
         );
         let mut file = std::fs::File::create(&part)?;
         file.write_all(&serde_json::to_vec(record)?)?;
-        file.sync_all()?;
         std::fs::rename(part, whole)?;
         Ok(())
     }

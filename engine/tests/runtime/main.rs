@@ -3,4 +3,5 @@
 mod confinement;
 mod lab;
 mod life;
+mod pace;
 mod streams;
