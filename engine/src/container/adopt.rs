@@ -7,7 +7,7 @@ use super::parts::{Connect, Connected, Exit};
 use super::prepare::wanted;
 use super::record::Status;
 use super::registry::Container;
-use super::restart;
+use super::restart::{self, LastRun};
 use super::supervise::Begin;
 
 enum Found {
@@ -66,9 +66,12 @@ impl Engine {
             Status::Exited
                 if restart::starts_with_engine(
                     &record.host_config.restart_policy,
-                    state.exit_code,
-                    ran,
-                    state.stopped_by_hand,
+                    LastRun {
+                        ran,
+                        exit_code: state.exit_code,
+                        restart_count: state.restart_count,
+                        by_hand: state.stopped_by_hand,
+                    },
                 ) =>
             {
                 Found::StartAgain
@@ -115,9 +118,13 @@ impl Engine {
             r.state.finished_at = super::clock::now();
             r.state.ports.clear();
             r.state.netns.clear();
-            let by_hand = r.state.stopped_by_hand;
-            let again =
-                restart::starts_with_engine(&r.host_config.restart_policy, 255, true, by_hand);
+            let last = LastRun {
+                ran: true,
+                exit_code: 255,
+                restart_count: r.state.restart_count,
+                by_hand: r.state.stopped_by_hand,
+            };
+            let again = restart::starts_with_engine(&r.host_config.restart_policy, last);
             r.state.status = if again {
                 Status::Restarting
             } else {

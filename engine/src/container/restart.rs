@@ -45,18 +45,35 @@ pub fn decide(policy: &RestartPolicy, ended: Ended) -> Option<Duration> {
 }
 
 /// Whether a container that does not run starts when the engine starts.
-pub fn starts_with_engine(
-    policy: &RestartPolicy,
-    exit_code: i64,
-    ran_before: bool,
-    by_hand: bool,
-) -> bool {
+pub fn starts_with_engine(policy: &RestartPolicy, last: LastRun) -> bool {
+    let LastRun {
+        ran,
+        exit_code,
+        restart_count,
+        by_hand,
+    } = last;
+    let retries = policy.maximum_retry_count;
     match policy.name.as_str() {
-        "always" => ran_before,
-        "unless-stopped" => ran_before && !by_hand,
-        "on-failure" => ran_before && !by_hand && exit_code != 0,
+        "always" => ran,
+        "unless-stopped" => ran && !by_hand,
+        "on-failure" => {
+            ran && !by_hand && exit_code != 0 && (retries == 0 || restart_count < retries)
+        }
         _ => false,
     }
+}
+
+/// What is known about a container that does not run.
+#[derive(Debug, Clone, Copy)]
+pub struct LastRun {
+    /// It was started at some time.
+    pub ran: bool,
+    /// Its exit code.
+    pub exit_code: i64,
+    /// Restarts so far.
+    pub restart_count: i64,
+    /// Somebody stopped or killed it.
+    pub by_hand: bool,
 }
 
 #[cfg(test)]
@@ -134,6 +151,36 @@ mod tests {
             ),
         ] {
             assert_eq!(decide(&p, e).is_some(), wanted, "{p:?} {e:?}");
+        }
+    }
+
+    #[test]
+    fn what_starts_with_the_engine() {
+        let failed = LastRun {
+            ran: true,
+            exit_code: 1,
+            restart_count: 0,
+            by_hand: false,
+        };
+        let stopped = LastRun {
+            by_hand: true,
+            ..failed
+        };
+        let tried = LastRun {
+            restart_count: 2,
+            ..failed
+        };
+        for (p, last, wanted) in [
+            (policy("no", 0), failed, false),
+            (policy("always", 0), stopped, true),
+            (policy("unless-stopped", 0), stopped, false),
+            (policy("unless-stopped", 0), failed, true),
+            (policy("on-failure", 2), failed, true),
+            (policy("on-failure", 2), stopped, false),
+            (policy("on-failure", 2), tried, false),
+            (policy("on-failure", 0), tried, true),
+        ] {
+            assert_eq!(starts_with_engine(&p, last), wanted, "{p:?} {last:?}");
         }
     }
 

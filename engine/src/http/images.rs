@@ -184,9 +184,7 @@ fn tell(engine: &Engine, action: &str, reference: &str) {
 }
 
 async fn import(engine: &Arc<Engine>, req: &mut Req) -> Result<Reply> {
-    let name = req
-        .query("repo")
-        .map(|repo| named(repo, req.query("tag")));
+    let name = req.query("repo").map(|repo| named(repo, req.query("tag")));
     let changes = req.query_all("changes").map(str::to_owned).collect();
     let archive = reader(req);
     let engine = engine.clone();

@@ -61,6 +61,7 @@ async fn get(engine: Arc<Engine>, req: Req, path: &[&str]) -> Result<Reply> {
         ["networks"] => networks::list(e, &req),
         ["networks", name] => networks::inspect(e, name),
         ["plugins"] => respond::json(&[(); 0]),
+        ["plugins", name, "json"] => Err(Error::not_found(format!("plugin \"{name}\" not found"))),
         [first, ..] => elsewhere(first),
         [] => Ok(unknown()),
     }

@@ -16,6 +16,7 @@ use super::{
     Error, HistoryEntry, Image, ImageConfig, ImageStore, Overlays, Platform, Reference,
     RegistryConfig, Removed, RunConfig,
 };
+use crate::container::clock::NEVER;
 use crate::container::error::{Error as PartError, Kind, Result as PartResult};
 use crate::container::parts::{self, Images, ProgressSink, Reader};
 
@@ -60,7 +61,11 @@ impl LocalImages {
                 layers: config.rootfs.diff_ids.clone(),
             },
             metadata: ImageMetadata {
-                last_tag_time: image.meta.last_tagged.clone().unwrap_or_default(),
+                last_tag_time: image
+                    .meta
+                    .last_tagged
+                    .clone()
+                    .unwrap_or_else(|| NEVER.into()),
             },
             ..ImageInspect::default()
         })
@@ -263,13 +268,13 @@ impl Images for LocalImages {
     ) -> PartResult<String> {
         let name = name.as_deref().map(Reference::parse).transpose()?;
         let host = Platform::host();
-        let now =
-            time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339);
+        let now = Some(crate::container::clock::now());
         let mut config = ImageConfig {
-            created: now.ok(),
+            created: now.clone(),
             architecture: host.architecture,
             os: host.os,
             history: vec![HistoryEntry {
+                created: now,
                 comment: Some("Imported from -".into()),
                 ..HistoryEntry::default()
             }],

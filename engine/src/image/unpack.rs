@@ -374,16 +374,26 @@ struct Meta {
     mtime: i64,
 }
 
+/// A field that was left empty means zero, as everywhere.
+fn number(field: &[u8], value: io::Result<u64>) -> Result<u64> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) {
+        return Ok(0);
+    }
+    value.map_err(broken)
+}
+
 impl Meta {
     fn of<R: Read>(entry: &mut Entry<'_, R>) -> Result<Self> {
         let header = entry.header();
-        let id = |value: io::Result<u64>| {
-            u32::try_from(value.map_err(broken)?)
+        let raw = header.as_old();
+        let id = |field: &[u8], value| {
+            u32::try_from(number(field, value)?)
                 .map_err(|_| Error::Archive("an owner over 32 bits".into()))
         };
-        let (uid, gid) = (id(header.uid())?, id(header.gid())?);
+        let uid = id(&raw.uid, header.uid())?;
+        let gid = id(&raw.gid, header.gid())?;
         let mode = header.mode().map_err(broken)? & 0o7777;
-        let mtime = i64::try_from(header.mtime().map_err(broken)?).unwrap_or(0);
+        let mtime = i64::try_from(number(&raw.mtime, header.mtime())?).unwrap_or(0);
         Ok(Self {
             mode,
             uid,
