@@ -31,7 +31,7 @@ enum Shell {
     Posix,
     Fish,
     Tcsh,
-    PowerShell,
+    Pwsh,
 }
 
 impl FromStr for Shell {
@@ -42,7 +42,7 @@ impl FromStr for Shell {
             "bash" | "zsh" | "sh" | "dash" | "ksh" => Ok(Self::Posix),
             "fish" => Ok(Self::Fish),
             "tcsh" | "csh" => Ok(Self::Tcsh),
-            "powershell" | "pwsh" => Ok(Self::PowerShell),
+            "powershell" | "pwsh" => Ok(Self::Pwsh),
             _ => Err("the shells are bash, zsh, sh, fish, tcsh and powershell".to_owned()),
         }
     }
@@ -61,7 +61,7 @@ impl Shell {
             Self::Posix => format!("export {name}={}\n", single_quoted(value, r"'\''")),
             Self::Fish => format!("set -gx {name} {};\n", single_quoted(value, r"\'")),
             Self::Tcsh => format!("setenv {name} {};\n", single_quoted(value, r"'\''")),
-            Self::PowerShell => format!("$Env:{name} = {}\n", single_quoted(value, "''")),
+            Self::Pwsh => format!("$Env:{name} = {}\n", single_quoted(value, "''")),
         }
     }
 
@@ -70,7 +70,7 @@ impl Shell {
             Self::Posix => format!("unset {name}\n"),
             Self::Fish => format!("set -e {name};\n"),
             Self::Tcsh => format!("unsetenv {name};\n"),
-            Self::PowerShell => format!("Remove-Item Env:\\{name}\n"),
+            Self::Pwsh => format!("Remove-Item Env:\\{name}\n"),
         }
     }
 
@@ -79,7 +79,7 @@ impl Shell {
             Self::Posix => format!("eval \"$({command})\""),
             Self::Fish => format!("{command} | source"),
             Self::Tcsh => format!("eval `{command}`"),
-            Self::PowerShell => format!("& {command} | Invoke-Expression"),
+            Self::Pwsh => format!("& {command} | Invoke-Expression"),
         };
         format!("# Run this to set up your shell:\n# {how}\n")
     }
@@ -124,7 +124,7 @@ mod tests {
         let cases = [
             (Shell::Posix, "export A='x'\\''y'\n"),
             (Shell::Fish, "set -gx A 'x\\'y';\n"),
-            (Shell::PowerShell, "$Env:A = 'x''y'\n"),
+            (Shell::Pwsh, "$Env:A = 'x''y'\n"),
         ];
         for (shell, want) in cases {
             assert_eq!(shell.set("A", "x'y"), want);

@@ -75,23 +75,21 @@ impl<R: Roster> EngineMetrics<R> {
             }
         };
         let former = self.lock().get(&member.name).cloned();
-        let counters =
-            match tokio::time::timeout(self.timeout, read(client, former.as_ref(), now)).await {
-                Err(_) => Cpu::missing(format!(
-                    "its engine did not answer within {} s",
-                    self.timeout.as_secs_f64()
-                )),
-                Ok(Err(e)) => Cpu::missing(e.to_string()),
-                Ok(Ok(counters)) => {
-                    let cpu = match &former {
-                        Some(former) => busy(former, &counters),
-                        None => Cpu::missing("its first sample is being taken".to_owned()),
-                    };
-                    self.lock().insert(member.name.clone(), counters);
-                    cpu
-                }
-            };
-        counters
+        match tokio::time::timeout(self.timeout, read(client, former.as_ref(), now)).await {
+            Err(_) => Cpu::missing(format!(
+                "its engine did not answer within {} s",
+                self.timeout.as_secs_f64()
+            )),
+            Ok(Err(e)) => Cpu::missing(e.to_string()),
+            Ok(Ok(counters)) => {
+                let cpu = match &former {
+                    Some(former) => busy(former, &counters),
+                    None => Cpu::missing("its first sample is being taken".to_owned()),
+                };
+                self.lock().insert(member.name.clone(), counters);
+                cpu
+            }
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Counters>> {
