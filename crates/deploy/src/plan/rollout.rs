@@ -85,8 +85,7 @@ impl<'a> Rollout<'_, 'a> {
         }
         let stops_first = placed.service.deploy.update.order == Order::StopFirst;
         let held = !differing.is_empty()
-            && (self.hold_back(placed.name, placed.service)
-                || (stops_first && self.hold_for_unseen(placed)));
+            && (self.hold_back(placed) || (stops_first && self.hold_for_unseen(placed)));
         if !differing.is_empty() && !held {
             tail = self.replace_all(placed, differing, live, tail);
         }
@@ -343,7 +342,7 @@ impl<'a> Rollout<'_, 'a> {
 
     /// Retires what a service has too many of, once it is as declared otherwise.
     pub(super) fn drop_surplus(&mut self, placed: &Placed<'a>) {
-        if placed.surplus.is_empty() || self.hold_back(placed.name, placed.service) {
+        if placed.surplus.is_empty() || self.hold_back(placed) {
             return;
         }
         let declared = match placed.service.deploy.mode {
@@ -384,10 +383,7 @@ impl<'a> Rollout<'_, 'a> {
                 if self.project.services.contains_key(&replica.service) {
                     continue;
                 }
-                let private = |ip| site.address == Some(ip);
-                let routed = self.tables.reached_at(replica, site).is_some()
-                    || replica.ports.iter().any(|(_, a)| private(a.ip()));
-                if routed && self.hold(&replica.service) {
+                if self.may_be_routed(&site.name, replica) && self.hold(&replica.service) {
                     continue;
                 }
                 leaving.push(Leaving {
@@ -402,8 +398,25 @@ impl<'a> Rollout<'_, 'a> {
         self.retire(&leaving, &BTreeSet::new(), DRAIN, after)
     }
 
-    fn hold_back(&mut self, name: &str, service: &Service) -> bool {
-        service.ingress.is_some() && self.hold(name)
+    /// Whether some replica of the service must not be stopped, because a proxy may send requests there.
+    fn hold_back(&mut self, placed: &Placed<'_>) -> bool {
+        let current = placed.places.iter();
+        let routed = placed.service.ingress.is_some()
+            || current
+                .filter_map(|p| p.current.map(|r| (&p.machine, r)))
+                .chain(placed.surplus.iter().map(|(m, r)| (m, *r)))
+                .any(|(machine, replica)| self.may_be_routed(machine, replica));
+        routed && self.hold(placed.name)
+    }
+
+    /// Published where a proxy reaches it, or in a table.
+    fn may_be_routed(&self, machine: &MachineName, replica: &Replica) -> bool {
+        let site = &self.sites.all[machine];
+        let private = replica
+            .ports
+            .iter()
+            .any(|(_, a)| Some(a.ip()) == site.address);
+        private || self.tables.reached_at(replica, site).is_some()
     }
 
     /// What cannot be seen can neither be counted as gone nor as well.

@@ -57,6 +57,8 @@ pub(super) struct State {
     addresses: usize,
     /// Service → containers that have died since somebody looked.
     unnoticed: BTreeMap<String, usize>,
+    /// Service → replicas that were available when somebody looked.
+    seen: BTreeMap<String, usize>,
     pub(super) broken: Vec<String>,
     promises: BTreeMap<String, Promise>,
     removing: bool,
@@ -240,10 +242,16 @@ impl State {
         if let Some(promise) = self.promises.get(&at.service).copied() {
             let left = self.available(&at.service) - 1;
             let unnoticed = self.unnoticed.get(&at.service).copied().unwrap_or(0);
-            if left + unnoticed < promise.least {
+            // What was missing because a machine is out of reach need not be made up for, only not made worse.
+            let least = if self.machines.values().any(|m| m.unreachable) {
+                let seen = self.seen.get(&at.service).copied().unwrap_or(0);
+                promise.least.min(seen)
+            } else {
+                promise.least
+            };
+            if left + unnoticed < least {
                 self.break_promise(format!(
-                    "{at} is stopped, which leaves {left} of at least {}",
-                    promise.least
+                    "{at} is stopped, which leaves {left} of at least {least}"
                 ));
             }
         }
@@ -660,6 +668,11 @@ impl World for Sim {
         let asked = self.images.lock().expect("images").clone();
         let mut state = self.state();
         state.unnoticed.clear();
+        let services: Vec<String> = state.promises.keys().cloned().collect();
+        state.seen = services
+            .into_iter()
+            .map(|name| (name.clone(), state.available(&name)))
+            .collect();
         let mut observed = Observed::default();
         for (name, m) in &state.machines {
             let reach = if m.host.unfinished {
