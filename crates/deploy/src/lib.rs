@@ -17,7 +17,7 @@ mod simulation;
 mod spec;
 mod views;
 
-pub use apply::{Executor, apply};
+pub use apply::{Executor, FailedStep, apply};
 pub use deployer::{Clock, Deployer, Outcome, Pull, SystemClock, UpOptions};
 pub use error::{ActionError, DeployError, PlanError, Result};
 pub use hosts::{BoxError, Host, Hosts};
