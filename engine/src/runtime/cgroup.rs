@@ -190,12 +190,9 @@ impl Group {
         Ok(())
     }
 
-    /// Puts the calling process into it, in the trees that `clone3` has not put it into.
-    pub fn join(&self, has_unified: bool) -> Result<()> {
-        for hierarchy in &self.hierarchies.0 {
-            if hierarchy.is_unified() && has_unified {
-                continue;
-            }
+    /// Puts the calling process into it, in v1's trees; `clone3` has put it into v2's.
+    pub fn join_v1(&self) -> Result<()> {
+        for hierarchy in self.hierarchies.0.iter().filter(|h| !h.is_unified()) {
             fs::write(self.folder(hierarchy).join("cgroup.procs"), "0")?;
         }
         Ok(())
@@ -284,8 +281,13 @@ impl Group {
 
     /// Removes what is empty; the answer is a folder that is still there.
     fn remove(&self) -> Option<PathBuf> {
-        let folders = self.hierarchies.0.iter().map(|h| self.folder(h));
-        folders.filter(|folder| !remove_tree(folder)).last()
+        let mut left = None;
+        for folder in self.hierarchies.0.iter().map(|h| self.folder(h)) {
+            if !remove_tree(&folder) {
+                left = Some(folder);
+            }
+        }
+        left
     }
 }
 
@@ -361,28 +363,25 @@ fn delegate(folder: &Path, is_root: bool) -> Result<()> {
     let there = fs::read_to_string(folder.join("cgroup.controllers"))?;
     let given = fs::read_to_string(folder.join("cgroup.subtree_control"))?;
     let has = |text: &str, name: &str| text.split_whitespace().any(|w| w == name);
-    for name in CONTROLLERS {
-        if !has(&there, name) || has(&given, name) {
-            continue;
-        }
+    let missing = CONTROLLERS.map(|name| (name, has(&there, name) && !has(&given, name)));
+    if missing.iter().all(|(_, is_missing)| !is_missing) {
+        return Ok(());
+    }
+    // Only the host's own root has no type, and may have processes beside children.
+    if is_root && folder.join("cgroup.type").exists() {
+        make_room(folder)?;
+    }
+    for (name, _) in missing.iter().filter(|(_, is_missing)| *is_missing) {
         let control = folder.join("cgroup.subtree_control");
-        let mut done = std::fs::write(&control, format!("+{name}"));
-        if is_root
-            && done
-                .as_ref()
-                .is_err_and(|e| e.raw_os_error() == Some(libc::EBUSY))
-        {
-            make_room(folder)?;
-            done = std::fs::write(&control, format!("+{name}"));
-        }
-        if let Err(error) = done {
+        if let Err(error) = std::fs::write(&control, format!("+{name}")) {
             tracing::debug!(%error, name, folder = %folder.display(), "controller not delegated");
         }
     }
     Ok(())
 }
 
-/// In a container the root of v2 is a group like others: one with processes gives no controllers, so they move below it.
+/// In a container the root of v2 is a group like others: one with processes must give no
+/// controllers (some would make it a threaded one), so they move below it first.
 fn make_room(root: &Path) -> Result<()> {
     let leaf = root.join("init");
     fs::create_dir_all(&leaf)?;

@@ -29,8 +29,6 @@ pub struct Inside {
     pub task: Task,
     /// The container's control group.
     pub group: Group,
-    /// It has been forked into v2's group already.
-    pub in_unified: bool,
     /// To the shim.
     pub control: UnixStream,
     /// Input, output and errors; none with a terminal.
@@ -54,10 +52,7 @@ pub fn run(inside: Inside) -> ! {
 
 fn set_up(mut inside: Inside) -> Result<()> {
     sys::default_signals();
-    inside
-        .group
-        .join(inside.in_unified)
-        .context("join the control group")?;
+    inside.group.join_v1().context("join the control group")?;
     let adjustment = inside.task.confinement.oom_score_adj.to_string();
     // Lowering it takes a capability that the engine itself may not have.
     std::fs::write("/proc/self/oom_score_adj", adjustment).ok();
@@ -224,7 +219,7 @@ fn execute(
         sys::exit_now(1);
     }
     if process.init {
-        init::supervise(process.tty)?;
+        init::supervise(process)?;
     }
     let Err(error) = nix::unistd::execve(&path, &args, &env);
     bail!("exec {program}: {}", error.desc().to_lowercase())

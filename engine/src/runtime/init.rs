@@ -8,15 +8,16 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::sys;
+use super::task::Process;
 
 /// Comes back in the process that is to execute the program; the other one reaps until that has ended, and ends as it did.
-pub fn supervise(tty: bool) -> Result<()> {
+pub fn supervise(process: &Process) -> Result<()> {
     let mut all = SigSet::all();
     all.remove(Signal::SIGSEGV);
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None)?;
     let Some(program) = sys::fork()? else {
         nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
-        if tty {
+        if process.tty {
             nix::unistd::tcsetpgrp(std::io::stdin(), nix::unistd::getpid()).ok();
         }
         sys::default_signals();

@@ -24,7 +24,13 @@ fn write(group: &Group, controller: &str, file: &str, value: impl ToString) -> R
             "the kernel has no control group controller '{controller}'"
         ))
     })?;
-    fs::write(folder.join(file), value.to_string())
+    let path = folder.join(file);
+    if !path.exists() {
+        return Err(std::io::Error::other(format!(
+            "this host does not offer {file}: its control groups have no controller '{controller}' here"
+        )));
+    }
+    fs::write(path, value.to_string())
 }
 
 /// Some kernels do not count swap.

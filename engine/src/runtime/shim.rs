@@ -307,7 +307,6 @@ fn spawn(task: Task, group: &Group) -> Result<Spawned> {
         child::run(Inside {
             task,
             group: group.clone(),
-            in_unified: unified.is_some(),
             control: childs_control,
             stdio: childs_stdio,
             join,

@@ -19,6 +19,14 @@ pub struct Lab {
     made: Mutex<Vec<String>>,
 }
 
+/// It may be another build than the tests': `WINDLASS_TEST_SHIM`.
+pub fn shim_program() -> PathBuf {
+    let other = std::env::var_os("WINDLASS_TEST_SHIM");
+    other
+        .unwrap_or(env!("CARGO_BIN_EXE_windlassd").into())
+        .into()
+}
+
 /// What a process wrote.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -63,11 +71,8 @@ impl Lab {
         }
     }
 
-    /// The shims' program may be another build of it than the tests': `WINDLASS_TEST_SHIM`.
     fn open(dir: &Path) -> LocalRuntime {
-        let other = std::env::var_os("WINDLASS_TEST_SHIM");
-        let program = other.unwrap_or(env!("CARGO_BIN_EXE_windlassd").into());
-        LocalRuntime::open_with(&dir.join("run"), program.into()).unwrap()
+        LocalRuntime::open_with(&dir.join("run"), shim_program()).unwrap()
     }
 
     /// As after the engine's end and start.
@@ -185,9 +190,9 @@ pub async fn until(attachment: &mut Attachment, words: &str) -> String {
 }
 
 pub async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), work)
+    tokio::time::timeout(Duration::from_secs(60), work)
         .await
-        .expect("done within 30 s")
+        .expect("done within 60 s")
 }
 
 /// Polls a condition; the deadline is a failure.

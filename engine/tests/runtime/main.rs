@@ -3,5 +3,6 @@
 mod confinement;
 mod lab;
 mod life;
+mod nested;
 mod pace;
 mod streams;
