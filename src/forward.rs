@@ -150,11 +150,12 @@ pub async fn serve(world: &World, name: &MachineName) -> Result<()> {
         Err(TryLockError::WouldBlock) => return Ok(()),
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
-    let dial = world.sessions.engine(&world.machine(name).await?).await?;
+    // A host that cannot be reached is an error now, not at the first client.
+    dial(world, name).await?;
     let listener = listen(&files.socket)?;
     let clients = Arc::new(AtomicUsize::new(0));
     tokio::select! {
-        () = accept(listener, dial, clients.clone()) => {}
+        () = accept(listener, world, name, &clients) => {}
         () = useless(world, name, &files.socket, &clients) => {}
         _ = interrupt::asked() => {}
     }
@@ -174,13 +175,29 @@ fn listen(socket: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, dial: Arc<dyn Dial>, clients: Arc<AtomicUsize>) {
+/// The engine as it is reached now: a machine may have another address after a restart.
+async fn dial(world: &World, name: &MachineName) -> Result<Arc<dyn Dial>> {
+    let machine = world.machine(name).await?;
+    Ok(world.sessions.engine(&machine).await?)
+}
+
+async fn accept(
+    listener: UnixListener,
+    world: &World,
+    name: &MachineName,
+    clients: &Arc<AtomicUsize>,
+) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (dial, clients) = (dial.clone(), clients.clone());
+        let (world, name, clients) = (world.clone(), name.clone(), clients.clone());
         tokio::spawn(async move {
             clients.fetch_add(1, Ordering::Relaxed);
-            if let Err(error) = pass(stream, dial).await {
-                tracing::debug!(%error, "a client's connection ended");
+            match dial(&world, &name).await {
+                Ok(engine) => {
+                    if let Err(error) = pass(stream, engine).await {
+                        tracing::debug!(%error, "a client's connection ended");
+                    }
+                }
+                Err(error) => tracing::warn!("{}", error.summary()),
             }
             clients.fetch_sub(1, Ordering::Relaxed);
         });
