@@ -32,6 +32,12 @@ struct Cli {
 enum Command {
     /// Runs the engine (the same as no command)
     Serve(Options),
+    /// Takes back the bridge and the rules of an engine that is gone for good
+    Clear {
+        /// Name of its default network's bridge
+        #[arg(long)]
+        bridge: String,
+    },
     /// Joins stdin and stdout with a unix socket
     Dial {
         /// Its path
@@ -45,6 +51,7 @@ pub fn main() -> ExitCode {
     let options = match cli.command {
         Some(Command::Serve(options)) => options,
         Some(Command::Dial { socket }) => return dial(&socket),
+        Some(Command::Clear { bridge }) => return clear(&bridge),
         None => cli.options,
     };
     tracing_subscriber::fmt()
@@ -70,6 +77,22 @@ fn dial(socket: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("windlassd dial: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn clear(bridge: &str) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let cleared = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(crate::network::clear(bridge)));
+    match cleared {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("windlassd clear: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -50,6 +50,12 @@ pub struct Settings {
     pub subnet: String,
 }
 
+/// Takes back what an engine that is gone for good left in the kernel; it is known by the name of its default bridge.
+pub async fn clear(bridge: &str) -> anyhow::Result<()> {
+    Links::open()?.remove(bridge).await?;
+    rules::clear(bridge)
+}
+
 /// The networks of this host.
 #[derive(Debug)]
 pub struct LocalNetworks {

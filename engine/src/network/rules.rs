@@ -198,6 +198,23 @@ pub fn pass_legacy(bridges: &[Bridge]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Takes every rule of an engine away, in our table and in those of others.
+pub fn clear(engine: &str) -> anyhow::Result<()> {
+    let mut batch = Batch::default();
+    replace(&mut batch, &table(engine), &[], &[]);
+    pass_others(&mut batch, engine, &[])?;
+    batch.commit()?;
+    let tables =
+        fs_err::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+    if tables.lines().any(|t| t == "filter") {
+        for flag in ["-i", "-o"] {
+            // An error is that it is not there.
+            iptables(&["-D", "FORWARD", flag, engine, "-j", "ACCEPT"]).ok();
+        }
+    }
+    Ok(())
+}
+
 fn iptables(arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new("iptables-legacy")
         .args(["-w", "5"])

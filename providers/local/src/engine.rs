@@ -71,13 +71,32 @@ pub async fn ensure(layout: &Layout, binaries: Option<&Path>, version: Version) 
 pub async fn stop(layout: &Layout) -> Result<()> {
     let _lock = Lock::take(&layout.switching(), Mode::Exclusive, SWITCH).await?;
     end(layout).await?;
-    let removed = fs::remove_dir_all(&layout.run);
-    match removed {
+    if let Ok(program) = binaries::unpack(None, "windlassd", &layout.programs()) {
+        clear(layout, &program)?;
+    }
+    match fs::remove_dir_all(&layout.run) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failure::of_host(
             "cannot remove the folder of the sockets",
         )(error)),
         _ => Ok(()),
     }
+}
+
+/// Takes the bridge and the rules out of the kernel, which keeps them when an engine ends.
+fn clear(layout: &Layout, program: &binaries::Program) -> Result<()> {
+    let output = Command::new(&program.path)
+        .args(["clear", "--bridge", &layout.bridge()])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(failure::of_host("cannot start the private engine"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failure::other(format!(
+        "cannot take back the network of the machines: {}",
+        said.trim()
+    )))
 }
 
 fn client(layout: &Layout) -> Client {

@@ -112,6 +112,15 @@ impl Local {
         remove_folder(&layout.machines().join(container_name(name)))
     }
 
+    /// After a machine that was not made.
+    async fn tidy_up(&self, layout: &Layout) -> Result<()> {
+        if !layout.has_machines() {
+            return self.tidy(layout, None).await;
+        }
+        let client = engine::ensure(layout, self.binaries.as_deref(), Version::Any).await?;
+        self.tidy(layout, Some(&client)).await
+    }
+
     /// Without machines there is no engine. Left alone when another windlass is making one.
     async fn tidy(&self, layout: &Layout, client: Option<&Client>) -> Result<()> {
         let Some(_lock) = Lock::try_take(&layout.making(), Mode::Exclusive)? else {
@@ -150,10 +159,7 @@ impl Provider for Local {
         let made = self.make(&layout, request).await;
         drop(lock);
         if made.is_err() {
-            let client = engine::ensure(&layout, self.binaries.as_deref(), Version::Any).await;
-            if let Ok(client) = client
-                && let Err(error) = self.tidy(&layout, Some(&client)).await
-            {
+            if let Err(error) = self.tidy_up(&layout).await {
                 tracing::warn!(%error, "the private engine is left running");
             }
         }

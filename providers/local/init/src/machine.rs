@@ -1,11 +1,13 @@
 //! The life of a machine: from its first process to its last.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use fs_err as fs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,6 +53,7 @@ async fn live(server: Server) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let children = Children::default();
     let reaping = tokio::spawn(children.clone().reap());
+    start_engine(&children);
     start_local(&children);
     let mut serving = tokio::spawn(ssh::serve(server, children));
     report("ready");
@@ -66,7 +69,40 @@ async fn live(server: Server) -> Result<()> {
     ended
 }
 
-/// Runs `/etc/rc.local` once at boot, in the background, as many systems without a service manager do.
+/// Starts an engine that was installed here, as on a computer whose service manager does it.
+fn start_engine(children: &Children) {
+    let program = Path::new("/usr/local/lib/windlass/windlassd");
+    if !program.is_file() {
+        return;
+    }
+    let start = || -> Result<()> {
+        fs::create_dir_all("/run/windlass")?;
+        fs::create_dir_all("/var/log/windlass")?;
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open("/var/log/windlass/windlassd.log")?;
+        let mut command = Command::new(program);
+        command
+            .args(["--root", "/var/lib/windlass", "--run", "/run/windlass"])
+            .args(["--socket", "/run/windlass/engine.sock"])
+            .stdout(Stdio::from(log.try_clone()?.into_parts().0))
+            .stderr(Stdio::from(log.into_parts().0));
+        // SAFETY: setsid is a bare system call, as is allowed between fork and exec.
+        unsafe {
+            command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into));
+        }
+        let (child, _) = children.spawn(in_background(&mut command))?;
+        // Where an installation looks for an engine that no service manager keeps.
+        fs::write("/run/windlass/windlassd.pid", format!("{}\n", child.id()))?;
+        Ok(())
+    };
+    if let Err(error) = start() {
+        report(&format!("cannot start the engine: {error:#}"));
+    }
+}
+
+/// Runs `/etc/rc.local`, as many systems without a service manager do.
 fn start_local(children: &Children) {
     let path = Path::new("/etc/rc.local");
     let runs = path
@@ -75,7 +111,12 @@ fn start_local(children: &Children) {
     if !runs {
         return;
     }
-    let mut command = Command::new(path);
+    if let Err(error) = children.spawn(in_background(&mut Command::new(path))) {
+        report(&format!("cannot run {}: {error}", path.display()));
+    }
+}
+
+fn in_background(command: &mut Command) -> &mut Command {
     command
         .env_clear()
         .env(
@@ -83,10 +124,7 @@ fn start_local(children: &Children) {
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )
         .current_dir("/")
-        .stdin(Stdio::null());
-    if let Err(error) = children.spawn(&mut command) {
-        report(&format!("cannot run {}: {error}", path.display()));
-    }
+        .stdin(Stdio::null())
 }
 
 /// Asks every process to end, and ends those that have not after [`GRACE`].

@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
 use windlass_provider::{Context, CreateRequest, Instance, OptionValues, Provider};
 use windlass_provider_local::Local;
+
+/// Why a test cannot run.
+pub const WHY: &str = "WINDLASS_BINARIES has to name the folder of the binaries for hosts; `cargo xtask engine` prints it";
 
 pub struct Scene {
     folder: Option<tempfile::TempDir>,
@@ -36,6 +40,17 @@ impl Scene {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.as_ref().unwrap().path().join(name)
+    }
+
+    /// Where the engine's socket is.
+    pub fn run_folder(&self) -> PathBuf {
+        let state = std::fs::canonicalize(self.path("state/local")).unwrap();
+        let folders = std::fs::read_dir("/run/windlass-local").unwrap().flatten();
+        let ours = |folder: &PathBuf| {
+            let record = std::fs::read_to_string(folder.join("engine.json")).unwrap_or_default();
+            record.contains(state.to_str().unwrap())
+        };
+        folders.map(|entry| entry.path()).find(ours).unwrap()
     }
 
     pub fn binary(&self, name: &str) -> PathBuf {
@@ -116,6 +131,10 @@ impl Scene {
             .filter(|line| line.contains(state.to_str().unwrap()))
             .collect();
         assert!(left.is_empty(), "{left:?}");
+        let base = std::fs::canonicalize(state.join("local")).unwrap();
+        let digest = Sha256::digest(base.as_os_str().as_encoded_bytes());
+        let bridge = format!("/sys/class/net/wl-{}", &hex::encode(digest)[..6]);
+        assert!(!Path::new(&bridge).exists(), "{bridge} is left");
     }
 }
 
