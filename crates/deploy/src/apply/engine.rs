@@ -378,17 +378,22 @@ impl EngineExecutor {
         futures_util::future::try_join_all(waits).await.map(drop)
     }
 
-    async fn check(&self, replicas: &[ReplicaRef]) -> Done {
-        let checks = replicas.iter().map(|replica| async move {
-            let client = self.client(&replica.machine).await?;
-            match client.inspect_container(&replica.container).await {
-                Ok(c) if availability(&c) == Availability::Available => Ok(()),
-                Ok(_) => Err(ActionError::Changed(replica.to_string())),
-                Err(e) if e.is_not_found() => Err(ActionError::Changed(replica.to_string())),
-                Err(e) => Err(on(&replica.machine)(e)),
-            }
-        });
-        futures_util::future::try_join_all(checks).await.map(drop)
+    async fn check(&self, replicas: &[Arc<ReplicaRef>]) -> Done {
+        for some in replicas.chunks(32) {
+            let checks = some.iter().map(|replica| self.check_one(replica));
+            futures_util::future::try_join_all(checks).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_one(&self, replica: &ReplicaRef) -> Done {
+        let client = self.client(&replica.machine).await?;
+        match client.inspect_container(&replica.container).await {
+            Ok(c) if availability(&c) == Availability::Available => Ok(()),
+            Ok(_) => Err(ActionError::Changed(replica.to_string())),
+            Err(e) if e.is_not_found() => Err(ActionError::Changed(replica.to_string())),
+            Err(e) => Err(on(&replica.machine)(e)),
+        }
     }
 
     async fn remove_container(

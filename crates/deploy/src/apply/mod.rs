@@ -46,27 +46,31 @@ pub async fn apply(
     executor: &dyn Executor,
     reporter: &dyn Reporter,
 ) -> Result<(), FailedStep> {
-    let mut done = BTreeSet::new();
-    let mut waiting: Vec<usize> = (0..plan.steps.len()).rev().collect();
+    let mut missing: Vec<usize> = plan.steps.iter().map(|s| s.after.len()).collect();
+    let mut followers: Vec<Vec<usize>> = vec![Vec::new(); plan.steps.len()];
+    for (place, step) in plan.steps.iter().enumerate() {
+        for before in &step.after {
+            followers[*before].push(place);
+        }
+    }
+    let mut ready: BTreeSet<usize> = (0..missing.len()).filter(|p| missing[*p] == 0).collect();
     let mut running = FuturesUnordered::new();
     let mut failure = None;
     loop {
-        if failure.is_none() {
-            let mut later = Vec::new();
-            while let Some(place) = waiting.pop() {
-                let ready = plan.steps[place].after.iter().all(|a| done.contains(a));
-                if ready && running.len() < AT_ONCE {
-                    running.push(run(plan, place, executor, reporter));
-                } else {
-                    later.push(place);
-                }
-            }
-            later.reverse();
-            waiting = later;
+        while failure.is_none() && running.len() < AT_ONCE {
+            let Some(place) = ready.pop_first() else {
+                break;
+            };
+            running.push(run(plan, place, executor, reporter));
         }
         match running.next().await {
             Some((place, Ok(()))) => {
-                done.insert(place);
+                for follower in &followers[place] {
+                    missing[*follower] -= 1;
+                    if missing[*follower] == 0 {
+                        ready.insert(*follower);
+                    }
+                }
             }
             Some((place, Err(error))) => {
                 failure.get_or_insert(FailedStep {

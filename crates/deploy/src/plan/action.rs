@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use windlass_machine::{MachineName, Slot};
 
 use super::Volumes;
@@ -57,7 +57,8 @@ pub struct RouteIntent {
     /// Port in the container.
     pub port: u16,
     /// The replicas that get requests.
-    pub upstreams: Vec<UpstreamIntent>,
+    #[serde(serialize_with = "shared")]
+    pub upstreams: Vec<Arc<UpstreamIntent>>,
 }
 
 /// One upstream.
@@ -71,6 +72,11 @@ pub struct UpstreamIntent {
     /// Where it listens, if it is there already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
+}
+
+/// A rollout over many machines names each replica in many steps.
+fn shared<T: Serialize, S: Serializer>(list: &[Arc<T>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(list.iter().map(Arc::as_ref))
 }
 
 /// One effect.
@@ -145,7 +151,10 @@ pub enum Action {
     /// Asks it to end, and kills it after its grace period.
     StopReplica { replica: ReplicaRef },
     /// Makes sure that these are still well before another one of the service is stopped.
-    CheckReplicas { replicas: Vec<ReplicaRef> },
+    CheckReplicas {
+        #[serde(serialize_with = "shared")]
+        replicas: Vec<Arc<ReplicaRef>>,
+    },
     /// Removes the stopped container, and its anonymous volumes if so asked.
     RemoveReplica {
         replica: ReplicaRef,

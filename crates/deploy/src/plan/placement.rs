@@ -308,12 +308,15 @@ impl<'a> Placing<'_, 'a> {
     }
 
     fn least_loaded(&self, placed: &Placed<'a>, fixed: &[Fixed]) -> Option<MachineName> {
-        let load = |m: &MachineName| placed.places.iter().filter(|p| p.machine == *m).count();
+        let mut loads: BTreeMap<&MachineName, usize> = BTreeMap::new();
+        for place in &placed.places {
+            *loads.entry(&place.machine).or_default() += 1;
+        }
         placed
             .eligible
             .iter()
             .filter(|m| !self.sites.all[*m].is_unknown() && self.ports.is_free(m, fixed))
-            .min_by_key(|m| load(m))
+            .min_by_key(|m| loads.get(m).copied().unwrap_or(0))
             .cloned()
     }
 

@@ -3,6 +3,7 @@
 //! A replica is stopped only after every proxy has a table without it and its requests are done, and never below the declared availability.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_compose::model::{Healthcheck, Mode, Order, Project, Restart, Service};
@@ -56,26 +57,26 @@ impl<'a> Rollout<'_, 'a> {
             after.extend(self.ready.get(dependency).into_iter().flatten());
         }
         let mut well: Vec<usize> = after.clone();
-        let mut live: BTreeSet<ReplicaRef> = BTreeSet::new();
+        let mut live: BTreeSet<Arc<ReplicaRef>> = BTreeSet::new();
         let mut differing = Vec::new();
         for place in &placed.places {
             match place.current {
                 Some(replica) if place.differs(placed.image) => {
                     if replica.availability == Availability::Available {
-                        live.insert(replica_ref(&place.machine, replica));
+                        live.insert(Arc::new(replica_ref(&place.machine, replica)));
                     }
                     differing.push(place);
                 }
                 Some(replica) => {
                     let (at, steps) = self.repair(placed, place, replica, &after);
                     well.extend(steps);
-                    live.extend(at);
+                    live.extend(at.map(Arc::new));
                 }
                 None => {
                     let name = self.free_name(placed.name, place, None);
                     let (at, steps) = self.create(placed, place, name, &after);
                     well.extend(steps);
-                    live.insert(at);
+                    live.insert(Arc::new(at));
                 }
             }
         }
@@ -207,7 +208,7 @@ impl<'a> Rollout<'_, 'a> {
         &mut self,
         placed: &Placed<'a>,
         mut differing: Vec<&Place<'a>>,
-        mut live: BTreeSet<ReplicaRef>,
+        mut live: BTreeSet<Arc<ReplicaRef>>,
         mut tail: Vec<usize>,
     ) -> Vec<usize> {
         let is_available = |p: &&Place<'_>| {
@@ -242,7 +243,7 @@ impl<'a> Rollout<'_, 'a> {
         placed: &Placed<'a>,
         batch: &[&Place<'a>],
         leaving: &[Leaving<'a>],
-        live: &mut BTreeSet<ReplicaRef>,
+        live: &mut BTreeSet<Arc<ReplicaRef>>,
         tail: Vec<usize>,
     ) -> Vec<usize> {
         let mut well = Vec::new();
@@ -250,7 +251,7 @@ impl<'a> Rollout<'_, 'a> {
             let name = self.free_name(placed.name, place, None);
             let (at, steps) = self.create(placed, place, name, &tail);
             well.extend(steps);
-            live.insert(at);
+            live.insert(Arc::new(at));
         }
         let drain = drain_time(Some(placed.service));
         self.retire(leaving, live, drain, &well)
@@ -261,7 +262,7 @@ impl<'a> Rollout<'_, 'a> {
         placed: &Placed<'a>,
         batch: &[&Place<'a>],
         leaving: &[Leaving<'a>],
-        live: &mut BTreeSet<ReplicaRef>,
+        live: &mut BTreeSet<Arc<ReplicaRef>>,
         tail: Vec<usize>,
     ) -> Vec<usize> {
         let drain = drain_time(Some(placed.service));
@@ -271,7 +272,7 @@ impl<'a> Rollout<'_, 'a> {
             let name = self.free_name(placed.name, place, place.current);
             let (at, steps) = self.create(placed, place, name, &gone);
             well.extend(steps);
-            live.insert(at);
+            live.insert(Arc::new(at));
         }
         if placed.service.ingress.is_some() {
             well = self.tables.publish(&mut self.builder, &well);
@@ -283,7 +284,7 @@ impl<'a> Rollout<'_, 'a> {
     fn retire(
         &mut self,
         leaving: &[Leaving<'_>],
-        live: &BTreeSet<ReplicaRef>,
+        live: &BTreeSet<Arc<ReplicaRef>>,
         drain: Duration,
         after: &[usize],
     ) -> Vec<usize> {
@@ -361,7 +362,7 @@ impl<'a> Rollout<'_, 'a> {
                     .map(|r| (p, r))
             })
             .filter(|(_, r)| r.availability == Availability::Available)
-            .map(|(p, r)| replica_ref(&p.machine, r))
+            .map(|(p, r)| Arc::new(replica_ref(&p.machine, r)))
             .collect();
         let leaving: Vec<Leaving<'a>> = placed
             .surplus

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use windlass_compose::model::Project;
 use windlass_ingress::{Balance, HealthCheck, Route, Upstream};
@@ -53,7 +54,7 @@ pub(super) struct Tables<'a> {
     project: &'a Project,
     targets: BTreeMap<MachineName, Target>,
     /// Service → replicas that get requests.
-    routed: BTreeMap<String, BTreeSet<UpstreamIntent>>,
+    routed: BTreeMap<String, BTreeSet<Arc<UpstreamIntent>>>,
     next_generation: u64,
     /// Publications follow each other.
     tail: Vec<usize>,
@@ -121,7 +122,7 @@ impl<'a> Tables<'a> {
                 self.routed
                     .entry(service.to_owned())
                     .or_default()
-                    .insert(intent);
+                    .insert(Arc::new(intent));
             }
         }
     }
@@ -177,7 +178,7 @@ impl<'a> Tables<'a> {
         self.routed
             .entry(replica.service.clone())
             .or_default()
-            .insert(intent);
+            .insert(Arc::new(intent));
     }
 
     /// From the next table on, the replica gets no requests.
@@ -272,7 +273,7 @@ pub(super) fn replica_ref(machine: &MachineName, replica: &Replica) -> ReplicaRe
 fn routes(
     project: &Project,
     services: &BTreeSet<String>,
-    routed: &BTreeMap<String, BTreeSet<UpstreamIntent>>,
+    routed: &BTreeMap<String, BTreeSet<Arc<UpstreamIntent>>>,
 ) -> Vec<RouteIntent> {
     let mut taken = BTreeSet::new();
     services

@@ -49,6 +49,23 @@ pub(super) fn up(sim: &Sim, declared: &Declared) -> Result<(usize, Vec<Note>)> {
     run(converge(sim, &Silent, &decide))
 }
 
+/// With a project and counts that no [`Declared`] has.
+pub(super) fn up_as(
+    sim: &Sim,
+    project: &Project,
+    scale: &std::collections::BTreeMap<String, u32>,
+) -> Result<usize> {
+    let settings = Settings {
+        scale: scale.clone(),
+        ingress_images: [("x86_64".to_owned(), "windlass/ingress:1".to_owned())].into(),
+        ..Settings::default()
+    };
+    sim.declare(project, scale);
+    let decide =
+        move |observed: &crate::observe::Observed, _: usize| plan(project, observed, &settings);
+    run(converge(sim, &Silent, &decide)).map(|(steps, _)| steps)
+}
+
 fn down(sim: &Sim, volumes: Volumes) -> Result<(usize, Vec<Note>)> {
     sim.declare_nothing();
     let decide = move |observed: &crate::observe::Observed, _: usize| {

@@ -8,7 +8,7 @@ use windlass_compose::model::{
 use windlass_machine::MachineName;
 
 use super::projects::{Declared, Exposure, Ground, Shape};
-use super::properties::up;
+use super::properties::{up, up_as};
 use super::world::Sim;
 use crate::error::{ActionError, DeployError, PlanError};
 use crate::hosts::Host;
@@ -343,6 +343,39 @@ fn a_replica_that_does_not_get_well_stops_the_rollout() {
         }
         up(&sim, &two_of(3, order)).expect("the third");
         assert_eq!(sim.state().available("app"), 3);
+        assert!(sim.state().broken.is_empty(), "{:?}", sim.state().broken);
+    }
+}
+
+#[test]
+fn a_thousand_machines_are_rolled_over_in_one_plan() {
+    let declared = |version| Declared {
+        ground: Ground::Fleets(1),
+        counts: vec![9],
+        services: vec![
+            Shape {
+                mode: Mode::Global,
+                parallelism: 20,
+                ..two_of(version, Order::StartFirst).services[0].clone()
+            },
+            two_of(1, Order::StartFirst).services[1].clone(),
+            two_of(1, Order::StartFirst).services[2].clone(),
+        ],
+        proxy: 1,
+    };
+    let many = |version| {
+        let mut project = declared(version).project();
+        for fleet in project.fleets.values_mut() {
+            (fleet.min, fleet.max) = (3, 1000);
+        }
+        project
+    };
+    let sim = Sim::new("shop", 0);
+    let scale: BTreeMap<String, u32> = [("f0".to_owned(), 1000)].into();
+    for version in 1..=2 {
+        let steps = up_as(&sim, &many(version), &scale).expect("up");
+        assert!(steps > 3000, "{steps}");
+        assert_eq!(sim.state().available("app"), 1000);
         assert!(sim.state().broken.is_empty(), "{:?}", sim.state().broken);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use windlass_compose::model::{Dependency, Mode, Order, Project};
@@ -502,7 +502,7 @@ impl State {
         })
     }
 
-    fn check(&mut self, replicas: &[ReplicaRef]) -> Result<(), ActionError> {
+    fn check(&mut self, replicas: &[Arc<ReplicaRef>]) -> Result<(), ActionError> {
         for at in replicas {
             match self.replica(at)? {
                 Some(r) if r.availability == Availability::Available => {}
