@@ -56,6 +56,8 @@ fn set_up(mut inside: Inside) -> Result<()> {
     let adjustment = inside.task.confinement.oom_score_adj.to_string();
     // Lowering it takes a capability that the engine itself may not have.
     std::fs::write("/proc/self/oom_score_adj", adjustment).ok();
+    // Until it executes it is still the engine's program: nobody in the container may look into it.
+    sys::prctl(libc::PR_SET_DUMPABLE, 0)?;
     nix::unistd::setsid().context("make a session")?;
     match &inside.task.place {
         Place::New(isolation) => new_container(isolation, &inside.group)?,
@@ -66,8 +68,6 @@ fn set_up(mut inside: Inside) -> Result<()> {
             }
         }
     }
-    // Until it executes it is still the engine's program: nobody in the container may look into it.
-    sys::prctl(libc::PR_SET_DUMPABLE, 0)?;
     sys::new_keyring();
     stdio(&mut inside)?;
     if let Place::New(isolation) = &inside.task.place {

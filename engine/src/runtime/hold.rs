@@ -77,8 +77,8 @@ fn do_not_block(fd: &OwnedFd) -> Result<()> {
 /// A process and everything about it.
 #[derive(Debug)]
 pub struct Held {
-    /// The shim's own.
-    pub folder: PathBuf,
+    /// The shim's own, open: once it is removed nothing more is written, whatever has come to its place.
+    pub folder: std::fs::File,
     /// Clients come here.
     pub listener: UnixListener,
     /// The process.
@@ -368,10 +368,8 @@ impl Holder {
 
     /// Whole or not at all. It must outlive the engine, not the host: after a boot nothing runs that it could be about.
     fn record(&self, record: &ExitRecord) -> Result<()> {
-        let (part, whole) = (
-            self.held.folder.join("exit.part"),
-            self.held.folder.join(EXIT),
-        );
+        let folder = PathBuf::from(format!("/proc/self/fd/{}", self.held.folder.as_raw_fd()));
+        let (part, whole) = (folder.join("exit.part"), folder.join(EXIT));
         let mut file = std::fs::File::create(&part)?;
         file.write_all(&serde_json::to_vec(record)?)?;
         std::fs::rename(part, whole)?;

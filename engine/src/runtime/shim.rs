@@ -195,6 +195,7 @@ fn begin(task: Task, folder: PathBuf) -> Result<Begun> {
         .context("open the log")?;
     let group = Group::at(&task.cgroup)?;
     let is_container = matches!(task.place, Place::New(_));
+    let folder = fs::File::open(folder)?.into_parts().0;
     let listener = listen(&folder)?;
     if let Place::New(isolation) = &task.place {
         let made = group
@@ -240,12 +241,10 @@ fn begin(task: Task, folder: PathBuf) -> Result<Begun> {
     }
 }
 
-fn listen(folder: &std::path::Path) -> Result<UnixListener> {
-    let opened = fs::File::open(folder)?;
+fn listen(folder: &std::fs::File) -> Result<UnixListener> {
     // Socket addresses are short; folders need not be.
-    let path = format!("/proc/self/fd/{}/{SOCKET}", opened.as_raw_fd());
-    let listener =
-        UnixListener::bind(&path).with_context(|| format!("listen in {}", folder.display()))?;
+    let path = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
+    let listener = UnixListener::bind(&path).context("listen in the shim's folder")?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -237,5 +237,11 @@ async fn shims_are_small() {
         .filter(|l| l.starts_with("Anonymous:"))
         .filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
         .sum();
+    println!("{rollup}");
+    let groups = std::fs::read_to_string(format!("/proc/{parent}/cgroup")).unwrap();
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        // Not in the engine's service, whose end must not be the shim's.
+        assert!(groups.trim().ends_with("/windlass/shims"), "{groups}");
+    }
     assert!(private > 0 && private <= 2048, "{private} kB\n{rollup}");
 }
