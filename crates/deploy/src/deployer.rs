@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -12,7 +12,7 @@ use windlass_compose::model::Project;
 use windlass_engine_api::Client;
 use windlass_machine::Store;
 
-use crate::apply::{EngineExecutor, World, converge};
+use crate::apply::{EngineExecutor, EngineWorld, converge};
 use crate::error::{DeployError, Result};
 use crate::hosts::Hosts;
 use crate::images::{BuildContext, Credentials};
@@ -139,6 +139,7 @@ impl Deployer {
             executor: EngineExecutor::new(self.hosts.clone(), Arc::new(project.clone()))
                 .with_contexts(prepared.contexts)
                 .with_credentials(options.credentials.clone()),
+            silent: OnceLock::new(),
         };
         let settings = prepared.settings;
         let decide = |observed: &Observed, applied: usize| {
@@ -181,6 +182,7 @@ impl Deployer {
             project: None,
             ingress: IngressImages::default(),
             executor: EngineExecutor::new(self.hosts.clone(), Arc::new(declared)),
+            silent: OnceLock::new(),
         };
         let decide = |observed: &Observed, _| Ok(plan_down(project, observed, volumes));
         let (steps, notes) = converge(&world, self.reporter.as_ref(), &decide).await?;
@@ -359,37 +361,4 @@ fn complete(notes: Vec<Note>) -> Result<()> {
     }
     let held = list(|n| matches!(n, Note::HeldBack { .. }).then(|| n.to_string()));
     held.map_or(Ok(()), |notes| Err(DeployError::HeldBack { notes }))
-}
-
-/// The machines and their engines.
-struct EngineWorld<'a> {
-    hosts: Arc<dyn Hosts>,
-    question: Question,
-    project: Option<&'a Project>,
-    ingress: IngressImages,
-    executor: EngineExecutor,
-}
-
-#[async_trait::async_trait]
-impl crate::apply::Executor for EngineWorld<'_> {
-    async fn execute(&self, action: &crate::plan::Action) -> Result<(), crate::error::ActionError> {
-        self.executor.execute(action).await
-    }
-}
-
-#[async_trait::async_trait]
-impl World for EngineWorld<'_> {
-    async fn observe(&self) -> Result<Observed> {
-        let observed = observe(self.hosts.as_ref(), &self.question).await?;
-        if let Some(project) = self.project {
-            self.ingress
-                .references(self.hosts.as_ref(), project, &observed)
-                .await?;
-        }
-        Ok(observed)
-    }
-
-    fn executor(&self) -> &dyn crate::apply::Executor {
-        self
-    }
 }

@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use windlass_compose::model::Project;
 use windlass_engine_api::types::{CreateNetwork, CreateVolume};
-use windlass_engine_api::{Client, Error as EngineError, RemoveContainer, RequestBody};
+use windlass_engine_api::{Client, Error as EngineError, RemoveContainer};
 use windlass_ingress::{AdminClient, RouteTable, Upstream};
 use windlass_machine::{MachineName, Slot};
 
 use super::Executor;
-use super::waiting::{wait_drained, wait_ingress, wait_replica};
+use super::waiting::{wait_drained, wait_replica};
 use crate::error::ActionError;
 use crate::hosts::{BoxError, Hosts};
 use crate::images::{BuildContext, Credentials};
@@ -25,20 +25,17 @@ use crate::plan::{
 };
 use crate::spec::{ContainerSpec, labels};
 
-/// How long a proxy may take from its start to its first answer.
-const INGRESS_WITHIN: Duration = Duration::from_secs(60);
-
-type Done<T = ()> = Result<T, ActionError>;
+pub(super) type Done<T = ()> = Result<T, ActionError>;
 
 /// Carries out actions on the machines.
 pub(crate) struct EngineExecutor {
-    hosts: Arc<dyn Hosts>,
-    project: Arc<Project>,
-    contexts: BTreeMap<String, BuildContext>,
-    credentials: Credentials,
+    pub(super) hosts: Arc<dyn Hosts>,
+    pub(super) project: Arc<Project>,
+    pub(super) contexts: BTreeMap<String, BuildContext>,
+    pub(super) credentials: Credentials,
 }
 
-fn on(machine: &MachineName) -> impl Fn(EngineError) -> ActionError + '_ {
+pub(super) fn on(machine: &MachineName) -> impl Fn(EngineError) -> ActionError + '_ {
     move |source| ActionError::Engine {
         machine: machine.clone(),
         source,
@@ -74,12 +71,12 @@ impl EngineExecutor {
         }
     }
 
-    async fn client(&self, machine: &MachineName) -> Done<Client> {
+    pub(super) async fn client(&self, machine: &MachineName) -> Done<Client> {
         let dial = self.hosts.engine(machine).await.map_err(host(machine))?;
         Ok(Client::new(dial))
     }
 
-    async fn admin(&self, machine: &MachineName) -> Done<AdminClient> {
+    pub(super) async fn admin(&self, machine: &MachineName) -> Done<AdminClient> {
         let socket = ingress::admin_socket(&self.project.name);
         let dial = self
             .hosts
@@ -100,55 +97,6 @@ impl EngineExecutor {
             .await
             .map(drop)
             .map_err(host(machine))
-    }
-
-    async fn pull(&self, machine: &MachineName, image: &str) -> Done {
-        let auth = self.credentials.of(image);
-        let client = self.client(machine).await?;
-        let pull = client
-            .pull_image(image, auth.as_ref())
-            .await
-            .map_err(on(machine))?;
-        pull.finish().await.map(drop).map_err(on(machine))
-    }
-
-    async fn build(&self, machine: &MachineName, service: &str, image: &str) -> Done {
-        let client = self.client(machine).await?;
-        let context = self
-            .contexts
-            .get(service)
-            .ok_or(ActionError::NotKnown("the build context"))?;
-        match client.inspect_image(image).await {
-            Ok(_) => return Ok(()),
-            Err(e) if e.is_not_found() => {}
-            Err(e) => return Err(on(machine)(e)),
-        }
-        let mut tags = vec![image.to_owned()];
-        tags.extend(
-            self.project
-                .services
-                .get(service)
-                .map(|s| s.image.clone())
-                .filter(|named| !named.is_empty() && named != image),
-        );
-        let mut progress = client
-            .build_image(&context.options(tags), context.archive())
-            .await
-            .map_err(on(machine))?;
-        let mut log = String::new();
-        loop {
-            match progress.next().await {
-                Ok(Some(line)) => log.push_str(&line.stream),
-                Ok(None) => return Ok(()),
-                Err(source) => {
-                    return Err(ActionError::Build {
-                        machine: machine.clone(),
-                        log: last_lines(&log),
-                        source,
-                    });
-                }
-            }
-        }
     }
 
     async fn create_network(&self, machine: &MachineName, network: &str, key: &str) -> Done {
@@ -259,60 +207,6 @@ impl EngineExecutor {
         }
     }
 
-    async fn start_ingress(&self, machine: &MachineName, image: &str, listen: &[u16]) -> Done {
-        let client = self.client(machine).await?;
-        self.load_ingress(&client, machine, image).await?;
-        let project = &self.project.name;
-        let (container, spec) = ingress::container(project, image, listen);
-        let name = ingress::container_name(project);
-        let state = CreateVolume {
-            name: ingress::state_volume(project),
-            labels: [(labels::INGRESS.to_owned(), project.clone())].into(),
-            ..CreateVolume::default()
-        };
-        client.create_volume(&state).await.map_err(on(machine))?;
-        match client.create_container(Some(&name), &container).await {
-            Ok(_) => {}
-            Err(e) if e.is_conflict() => {
-                let there = client.inspect_container(&name).await.map_err(on(machine))?;
-                if there.config.labels.get(labels::SPEC) != Some(&spec) {
-                    return Err(ActionError::Changed(format!("the ingress on {machine}")));
-                }
-            }
-            Err(e) => return Err(on(machine)(e)),
-        }
-        client.start_container(&name).await.map_err(on(machine))?;
-        let admin = self
-            .admin(machine)
-            .await?
-            .with_timeout(Duration::from_secs(5));
-        wait_ingress(&client, &admin, machine, &name, INGRESS_WITHIN).await
-    }
-
-    async fn load_ingress(&self, client: &Client, machine: &MachineName, image: &str) -> Done {
-        match client.inspect_image(image).await {
-            Ok(_) => return Ok(()),
-            Err(e) if e.is_not_found() => {}
-            Err(e) => return Err(on(machine)(e)),
-        }
-        let architecture = client.info().await.map_err(on(machine))?.architecture;
-        let binary = self
-            .hosts
-            .ingress_binary(&architecture)
-            .await
-            .map_err(host(machine))?;
-        if ingress::reference(&binary) != image {
-            return Err(ActionError::Changed("the ingress binary".to_owned()));
-        }
-        let archive = ingress::archive(&binary, &architecture)
-            .map_err(|e| ActionError::Host("cannot pack the ingress".to_owned(), Some(e.into())))?;
-        let load = client
-            .load_image(RequestBody::Tar(archive.into()))
-            .await
-            .map_err(on(machine))?;
-        load.finish().await.map(drop).map_err(on(machine))
-    }
-
     async fn publish(
         &self,
         machine: &MachineName,
@@ -411,16 +305,8 @@ impl EngineExecutor {
     }
 }
 
-fn host(machine: &MachineName) -> impl Fn(BoxError) -> ActionError + '_ {
+pub(super) fn host(machine: &MachineName) -> impl Fn(BoxError) -> ActionError + '_ {
     move |e| ActionError::Host(format!("machine `{machine}`"), Some(e))
-}
-
-fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(10)..]
-        .iter()
-        .map(|l| format!("\n  | {l}"))
-        .collect()
 }
 
 #[async_trait]

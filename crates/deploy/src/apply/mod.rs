@@ -4,6 +4,8 @@
 
 mod convergence;
 mod engine;
+mod images;
+mod machines;
 mod waiting;
 
 use std::collections::BTreeSet;
@@ -20,6 +22,7 @@ use crate::report::{Event, Reporter};
 
 pub(crate) use convergence::{World, converge};
 pub(crate) use engine::EngineExecutor;
+pub(crate) use machines::EngineWorld;
 
 /// Steps in progress at once.
 const AT_ONCE: usize = 16;

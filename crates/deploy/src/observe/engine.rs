@@ -29,6 +29,8 @@ pub(crate) struct Question {
     pub(crate) project: String,
     /// References of images whose ids matter.
     pub(crate) images: BTreeSet<String>,
+    /// Machines that did not answer before, and why: they are not asked again.
+    pub(crate) silent: BTreeMap<MachineName, String>,
 }
 
 impl Question {
@@ -36,7 +38,7 @@ impl Question {
     pub(crate) fn about(project: &str) -> Self {
         Self {
             project: project.to_owned(),
-            images: BTreeSet::new(),
+            ..Self::default()
         }
     }
 }
@@ -68,6 +70,10 @@ async fn reach(hosts: &dyn Hosts, host: &Host, question: &Question) -> Reach {
     }
     if !host.ready {
         let reason = "it is not running; `windlass start` starts it".to_owned();
+        return Reach::Unreachable { reason };
+    }
+    if let Some(reason) = question.silent.get(&host.name) {
+        let reason = reason.clone();
         return Reach::Unreachable { reason };
     }
     match tokio::time::timeout(ANSWER_WITHIN, contents(hosts, host, question)).await {

@@ -161,6 +161,18 @@ impl Observed {
         })
     }
 
+    /// Machines that did not answer, and why.
+    pub fn silent(&self) -> BTreeMap<MachineName, String> {
+        let reason = |m: &ObservedMachine| match &m.reach {
+            Reach::Unreachable { reason } => Some(reason.clone()),
+            _ => None,
+        };
+        self.machines
+            .iter()
+            .filter_map(|(name, m)| Some((name.clone(), reason(m)?)))
+            .collect()
+    }
+
     /// All replicas that were seen, with their machine.
     pub fn replicas(&self) -> impl Iterator<Item = (&MachineName, &Replica)> {
         self.reachable()

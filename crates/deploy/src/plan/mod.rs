@@ -4,11 +4,13 @@
 
 mod action;
 mod builder;
+mod eligible;
 mod fleets;
 mod order;
 mod placement;
 mod ports;
 mod proxies;
+mod retire;
 mod rollout;
 mod routes;
 mod teardown;

@@ -7,8 +7,9 @@ use windlass_machine::MachineName;
 
 use super::action::Action;
 use super::builder::Builder;
+use super::eligible::eligible;
 use super::fleets::{Site, Sites, View};
-use super::placement::{Placed, Placing, eligible};
+use super::placement::{Placed, Placing};
 use super::ports::Ports;
 use super::proxies::Proxies;
 use super::rollout::Rollout;
