@@ -14,6 +14,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("gcc-aarch64-linux-gnu", "/usr/bin/aarch64-linux-gnu-gcc"),
     ("cmake", "/usr/bin/cmake"),
     ("openssh-server", "/usr/sbin/sshd"),
+    ("sudo", "/usr/bin/sudo"),
     ("openssh-client", "/usr/bin/ssh"),
     ("busybox-static", "/bin/busybox"),
     ("iproute2", "/sbin/ip"),

@@ -8,7 +8,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What became of the engine before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Restored {
-    /// There was none.
+    /// There is none.
     NoneBefore,
     /// It is back and answers.
     Yes,
@@ -21,7 +21,7 @@ pub enum Restored {
 impl std::fmt::Display for Restored {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NoneBefore => f.write_str("there was no engine before"),
+            Self::NoneBefore => f.write_str("there is no other engine to go back to"),
             Self::Yes => f.write_str("the engine before is back and answers"),
             Self::Silent => f.write_str("the engine before is back, but does not answer either"),
             Self::No(why) => write!(f, "the engine before could not be put back: {why}"),

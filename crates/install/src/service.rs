@@ -14,8 +14,8 @@ const STATE: &str = include_str!("../../../templates/state.sh");
 const SYSTEMD: &str = include_str!("../../../templates/windlassd.service");
 const OPENRC: &str = include_str!("../../../templates/windlassd.openrc");
 
-/// A service manager that takes longer is stuck.
-const LONGEST: Duration = Duration::from_secs(90);
+/// A service manager that takes longer is stuck: systemd kills what does not stop within 90 s.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// What to do with an engine that runs already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

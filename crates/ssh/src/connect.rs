@@ -59,14 +59,15 @@ async fn hop(
         &destination.known_hosts,
         destination.user_known_hosts.as_deref(),
     )?;
+    let alive = destination.alive_interval;
     let mut greeted = match &below {
-        None => Greeted::over(tcp(stop, limit).await?, expected, limit).await?,
+        None => Greeted::over(tcp(stop, limit).await?, expected, limit, alive).await?,
         Some(jump) => {
             let opening = jump.tcp_channel(&stop.host, stop.port);
             let channel = tokio::time::timeout(limit, opening)
                 .await
                 .map_err(|_| timed_out(stop, limit))??;
-            Greeted::over(channel.into_stream(), expected, limit).await?
+            Greeted::over(channel.into_stream(), expected, limit, alive).await?
         }
     };
     // A login may have to wait for somebody to touch a security key, so it gets more time than the network does.

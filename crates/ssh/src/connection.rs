@@ -11,8 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::error::{Error, Result, Sent};
 use crate::host_key::{Accepted, Expected};
 
-/// A host that says nothing for four of these is given up.
-const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Unanswered questions after which a connection is given up.
 const ALIVE_MAX: usize = 3;
 
 /// A live connection. The connections of the jump hosts that it runs through live as long as it does.
@@ -59,7 +58,12 @@ impl Handler for HostKeyCheck {
 
 impl Greeted {
     /// The handshake over a stream that is open already.
-    pub async fn over<S>(stream: S, expected: Expected, limit: Duration) -> Result<Self>
+    pub async fn over<S>(
+        stream: S,
+        expected: Expected,
+        limit: Duration,
+        alive_interval: Duration,
+    ) -> Result<Self>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -68,7 +72,7 @@ impl Greeted {
             expected: expected.clone(),
             verdict: verdict.clone(),
         };
-        let config = Arc::new(client_config(&expected));
+        let config = Arc::new(client_config(&expected, alive_interval));
         let address = expected.address.clone();
         let handshake = russh::client::connect_stream(config, stream, handler);
         let outcome = tokio::time::timeout(limit, handshake).await;
@@ -107,7 +111,7 @@ impl Greeted {
     }
 }
 
-fn client_config(expected: &Expected) -> Config {
+fn client_config(expected: &Expected, alive_interval: Duration) -> Config {
     let defaults = Preferred::default();
     let key = expected.algorithms(&defaults.key);
     Config {
@@ -115,7 +119,7 @@ fn client_config(expected: &Expected) -> Config {
             key: key.into(),
             ..defaults
         },
-        keepalive_interval: Some(ALIVE_INTERVAL),
+        keepalive_interval: Some(alive_interval),
         keepalive_max: ALIVE_MAX,
         nodelay: true,
         ..Config::default()

@@ -26,6 +26,8 @@ pub struct Destination {
     pub user_known_hosts: Option<PathBuf>,
     /// For the connection and the handshake, at each hop.
     pub connect_timeout: Duration,
+    /// How long the host may say nothing before it is asked; after three unanswered questions the connection is given up.
+    pub alive_interval: Duration,
 }
 
 impl Destination {
@@ -41,6 +43,7 @@ impl Destination {
             known_hosts: known_hosts.as_ref().to_owned(),
             user_known_hosts: None,
             connect_timeout: Duration::from_secs(15),
+            alive_interval: Duration::from_secs(15),
         }
     }
 }

@@ -12,9 +12,20 @@ pub fn working(version: &str) -> String {
     let python = python();
     format!(
         r#"#!{python}
-import sys, os, socketserver, http.server
+import sys, os, socket, threading, socketserver, http.server
 if sys.argv[1:] == ["--version"]:
     print("windlassd {version}")
+    sys.exit(0)
+if sys.argv[1:2] == ["dial"]:
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(sys.argv[2])
+    def forth():
+        while data := os.read(0, 65536):
+            peer.sendall(data)
+        peer.shutdown(socket.SHUT_WR)
+    threading.Thread(target=forth, daemon=True).start()
+    while data := peer.recv(65536):
+        os.write(1, data)
     sys.exit(0)
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -32,11 +43,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 class Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
+    request_queue_size = 64
 path = options["--socket"]
 os.makedirs(os.path.dirname(path), exist_ok=True)
 if os.path.exists(path):
     os.unlink(path)
 print("started {version}", file=sys.stderr, flush=True)
+os.umask(0o077)
 Server(path, Handler).serve_forever()
 "#
     )

@@ -4,6 +4,7 @@ mod engine;
 #[path = "../../../ssh/tests/sshd/harness.rs"]
 #[allow(dead_code, reason = "shared with the tests of sessions")]
 mod harness;
+mod sudo;
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +26,8 @@ impl Host {
         Self::start_with("")
     }
 
-    fn start_with(config: &str) -> Self {
-        let server = Sshd::start_with(config);
+    fn start_with(variables: &str) -> Self {
+        let server = Sshd::start_with("", variables);
         let prefix = server.folder.path().join("host");
         fs_err::create_dir(&prefix).unwrap();
         Self { server, prefix }
@@ -192,7 +193,7 @@ async fn a_broken_first_engine_is_one_clear_error_and_does_not_stay() {
     let error = host.install(&session, &engine::broken()).await.unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("there was no engine before") && text.contains("the moon is full"),
+        text.contains("there is no other engine") && text.contains("the moon is full"),
         "{text}"
     );
     assert_eq!(host.engine_pid(), None);
@@ -277,7 +278,7 @@ async fn a_host_without_gzip_gets_the_plain_program() {
         let path = String::from_utf8(which.stdout).unwrap();
         std::os::unix::fs::symlink(path.trim(), tools.path().join(name)).unwrap();
     }
-    let host = Host::start_with(&format!("SetEnv PATH={}", tools.path().display()));
+    let host = Host::start_with(&format!("PATH={}", tools.path().display()));
     let session = host.server.session().await;
     let probe = probe_at(&session, &host.layout()).await.unwrap();
     assert!(!probe.has_gzip, "{probe:?}");

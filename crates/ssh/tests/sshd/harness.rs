@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use windlass_ssh::keys::KeyPair;
 use windlass_ssh::{Destination, FirstUse, Session};
 
@@ -20,11 +22,11 @@ pub struct Sshd {
 
 impl Sshd {
     pub fn start() -> Self {
-        Self::start_with("")
+        Self::start_with("", "")
     }
 
-    /// With more lines for its configuration.
-    pub fn start_with(more: &str) -> Self {
+    /// With more lines for its configuration, and more variables (`A=b C=d`) for what it starts.
+    pub fn start_with(more: &str, variables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = folder.path().join("id_ed25519");
         let pair = KeyPair::generate("test").unwrap();
@@ -37,7 +39,7 @@ impl Sshd {
             .write(&folder.path().join("host_key"))
             .unwrap();
         let port = free_port();
-        let child = spawn(folder.path(), port, more);
+        let child = spawn(folder.path(), port, more, variables);
         let server = Self {
             child,
             folder,
@@ -105,14 +107,16 @@ impl Drop for Sshd {
     }
 }
 
-fn spawn(folder: &Path, port: u16, more: &str) -> Child {
+fn spawn(folder: &Path, port: u16, more: &str, variables: &str) -> Child {
     fs_err::create_dir_all("/run/sshd").unwrap();
     let at = |name: &str| folder.join(name).display().to_string();
     let config = format!(
         "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nPidFile none\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
-         PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nMaxStartups 100\n{more}\n",
+         SetEnv HOME={} {variables}\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nMaxStartups 100\n{more}\n",
         at("host_key"),
-        at("authorized_keys")
+        at("authorized_keys"),
+        // What the user's own start files do is none of a test's business, and a killed shell must not leave their locks.
+        folder.display(),
     );
     fs_err::write(folder.join("sshd_config"), config).unwrap();
     let log = fs_err::File::create(folder.join("sshd.log")).unwrap();
@@ -131,8 +135,12 @@ pub fn free_port() -> u16 {
 }
 
 pub fn kill(pid: u32) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    send(pid, Signal::SIGKILL);
+}
+
+pub fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    let _ = nix::sys::signal::kill(pid, signal);
 }
 
 fn children(of: u32) -> Vec<u32> {

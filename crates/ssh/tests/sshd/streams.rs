@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
-use windlass_ssh::{Command, Error, PtyRequest, ShellRequest, ShellStreams, Upload, WindowSize};
+use windlass_ssh::{
+    Command, Error, FirstUse, PtyRequest, Session, ShellRequest, ShellStreams, Upload, WindowSize,
+};
 
-use crate::harness::{Sshd, descendants, kill};
+use crate::harness::{Sshd, descendants, kill, send};
 
 fn sh(script: &str) -> Command {
     Command::new(["sh", "-c", script])
@@ -157,7 +160,7 @@ async fn a_unix_socket_answers_over_the_session_and_after_it_died() {
 
 #[tokio::test]
 async fn a_server_that_does_not_forward_is_bridged() {
-    let server = Sshd::start_with("AllowStreamLocalForwarding no");
+    let server = Sshd::start_with("AllowStreamLocalForwarding no", "");
     let session = server.session().await;
     let path = server.folder.path().join("some.sock");
     let _listener = UnixListener::bind(&path).unwrap();
@@ -268,4 +271,29 @@ async fn a_server_that_dies_in_the_middle_is_a_clear_error() {
     let error = session.exec(&sh("true")).await.unwrap_err();
     assert!(error.nothing_sent(), "{error}");
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_given_up_in_bounded_time() {
+    let server = Sshd::start();
+    let mut destination = server.destination();
+    destination.alive_interval = Duration::from_millis(300);
+    let session = Session::connect(&destination, &|_: &FirstUse| {})
+        .await
+        .unwrap();
+    let command = sh("sleep 60");
+    let working = session.exec(&command);
+    let freezing = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for pid in server.connections() {
+            send(pid, Signal::SIGSTOP);
+        }
+    };
+    let begin = Instant::now();
+    let (outcome, ()) = tokio::join!(working, freezing);
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Closed { .. }), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    // The next request gets a connection of its own.
+    assert!(session.exec(&sh("true")).await.unwrap().success());
 }
