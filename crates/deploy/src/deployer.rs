@@ -187,6 +187,7 @@ impl Deployer {
         let decide = |observed: &Observed, _| Ok(plan_down(project, observed, volumes));
         let (steps, notes) = converge(&world, self.reporter.as_ref(), &decide).await?;
         self.store.forget_counts(project).await?;
+        complete(notes.clone())?;
         Ok(Outcome {
             steps,
             notes,

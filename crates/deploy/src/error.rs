@@ -27,8 +27,8 @@ pub enum DeployError {
         #[source]
         source: ActionError,
     },
-    /// Everything that could be reached is as declared.
-    #[error("{machines} could not be reached; everything else is as declared")]
+    /// Everything that could be reached is as it shall be.
+    #[error("{machines} could not be reached; everything else is done")]
     Unreachable {
         /// Names with their reasons.
         machines: String,

@@ -77,3 +77,17 @@ async fn releases_count_up_and_come_newest_first() {
     assert_eq!(newest[0].declared["n"], 2);
     assert!(newest[0].id > newest[1].id);
 }
+
+#[tokio::test]
+async fn counts_of_fleets_are_there_for_the_next_process() {
+    let world = World::new();
+    let (one, two) = (world.process(), world.process());
+    assert_eq!(one.store.count("shop", "web").await.unwrap(), None);
+    one.store.set_count("shop", "web", 3).await.unwrap();
+    one.store.set_count("shop", "web", 4).await.unwrap();
+    one.store.set_count("blog", "web", 1).await.unwrap();
+    assert_eq!(two.store.count("shop", "web").await.unwrap(), Some(4));
+    two.store.forget_counts("shop").await.unwrap();
+    assert_eq!(one.store.count("shop", "web").await.unwrap(), None);
+    assert_eq!(one.store.count("blog", "web").await.unwrap(), Some(1));
+}
