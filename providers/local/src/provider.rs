@@ -26,17 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Local {
     /// Whether machines can be made here at all.
     fn check_host(&self) -> Result<()> {
-        if !cfg!(target_os = "linux") {
-            let message = "driver `local` works on Linux only";
-            return Err(ProviderError::new(ErrorKind::Unsupported, message)
-                .with_hint("use --driver generic for a host that you reach by SSH"));
-        }
-        if !nix::unistd::geteuid().is_root() {
-            let message = "driver `local` needs root: it makes namespaces, mounts and a bridge";
-            return Err(ProviderError::new(ErrorKind::Auth, message).with_hint(
-                "run windlass as root, or use --driver generic for a host that you reach by SSH",
-            ));
-        }
+        judge(std::env::consts::OS, nix::unistd::geteuid().is_root())?;
         image::check_host()
     }
 
@@ -158,10 +148,10 @@ impl Provider for Local {
         let layout = Layout::made(&self.state).unwrap_or(layout);
         let made = self.make(&layout, request).await;
         drop(lock);
-        if made.is_err() {
-            if let Err(error) = self.tidy_up(&layout).await {
-                tracing::warn!(%error, "the private engine is left running");
-            }
+        if made.is_err()
+            && let Err(error) = self.tidy_up(&layout).await
+        {
+            tracing::warn!(%error, "the private engine is left running");
         }
         made
     }
@@ -233,6 +223,21 @@ impl Power for Local {
             Err(_) => Err(failure::other("the machine does not end")),
         }
     }
+}
+
+fn judge(system: &str, root: bool) -> Result<()> {
+    if system != "linux" {
+        let message = "driver `local` works on Linux only";
+        return Err(ProviderError::new(ErrorKind::Unsupported, message)
+            .with_hint("use --driver generic for a host that you reach by SSH"));
+    }
+    if !root {
+        let message = "driver `local` needs root: it makes namespaces, mounts and a bridge";
+        return Err(ProviderError::new(ErrorKind::Auth, message).with_hint(
+            "run windlass as root, or use --driver generic for a host that you reach by SSH",
+        ));
+    }
+    Ok(())
 }
 
 /// A machine that was there: one that was made and never started is started now.
@@ -349,5 +354,42 @@ fn remove_folder(folder: &std::path::Path) -> Result<()> {
             Err(failure::of_host("cannot remove the machine's keys")(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use windlass_provider::{Context, OptionValues};
+
+    #[test]
+    fn what_cannot_work_is_said_with_a_way_out() {
+        assert!(judge("linux", true).is_ok());
+        for (system, root, kind, word) in [
+            ("macos", true, ErrorKind::Unsupported, "Linux only"),
+            ("linux", false, ErrorKind::Auth, "needs root"),
+        ] {
+            let error = judge(system, root).unwrap_err();
+            assert_eq!(error.kind, kind);
+            assert!(error.message.contains(word), "{error}");
+            assert!(error.hint.unwrap().contains("--driver generic"));
+        }
+    }
+
+    #[tokio::test]
+    async fn looking_makes_nothing() {
+        let state = tempfile::tempdir().unwrap();
+        let context = Context {
+            state: state.path().join("state"),
+            binaries: None,
+        };
+        let local = Local::new(&OptionValues::new(), &context).unwrap();
+        assert!(local.list().await.unwrap().is_empty());
+        assert!(local.delete("nobody").await.is_ok());
+        let error = local.get("nobody").await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NotFound);
+        let error = local.stop("nobody").await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NotFound);
+        assert!(!context.state.exists());
     }
 }

@@ -4,8 +4,11 @@
 mod nested;
 mod scene;
 
-use scene::{Scene, WHY, until};
+use std::time::{Duration, Instant};
+
+use scene::{Scene, WHY, kill};
 use windlass_provider::{ErrorKind, Instance, Power as _, PowerState, Provider, conformance};
+use windlass_provider_local::Local;
 
 #[tokio::test]
 #[ignore = "needs root and WINDLASS_BINARIES"]
@@ -152,14 +155,20 @@ async fn power_does_what_it_says() {
         &machine,
         &format!("setsid sh -c \"{script}\" >/dev/null 2>&1 </dev/null & :"),
     );
+    let limit = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+    assert_eq!(
+        scene.say(&machine, limit),
+        (256 << 20).to_string(),
+        "its limits are its own root's"
+    );
     let address = machine.address.clone().unwrap();
     let listens = || std::net::TcpStream::connect((address.as_str(), 22)).is_ok();
     assert!(listens());
 
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     provider.stop(&machine.id).await.unwrap();
     assert!(
-        began.elapsed() < std::time::Duration::from_secs(7),
+        began.elapsed() < Duration::from_secs(7),
         "{:?}",
         began.elapsed()
     );
@@ -212,22 +221,15 @@ async fn power_does_what_it_says() {
 
 #[tokio::test]
 #[ignore = "needs root and WINDLASS_BINARIES"]
-async fn machines_outlive_their_engine_and_names_are_taken_once() {
+async fn machines_outlive_their_engine_and_come_back_after_a_reboot() {
     let scene = Scene::new(WHY);
     let provider = scene.provider();
     let machine = provider.create(&scene.request("k")).await.unwrap();
     let boot = scene.say(&machine, "stat -c %Z /proc/1; readlink /proc/self/ns/pid");
-    let record = std::fs::read_to_string(scene.run_folder().join("engine.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
-    let pid = nix::unistd::Pid::from_raw(record["pid"].as_i64().unwrap() as i32);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-    until("the end of the engine", || {
-        nix::sys::signal::kill(pid, None).is_err()
-    });
-    assert_eq!(
-        scene.say(&machine, "readlink /proc/self/ns/pid"),
-        boot.lines().last().unwrap()
-    );
+    let engine = scene.engine();
+    kill(engine);
+    let namespace = scene.say(&machine, "readlink /proc/self/ns/pid");
+    assert!(boot.ends_with(&namespace), "{boot} {namespace}");
     let found = provider.get(&machine.id).await.unwrap();
     assert_eq!(found, machine, "another engine has taken over");
     assert_eq!(
@@ -235,6 +237,48 @@ async fn machines_outlive_their_engine_and_names_are_taken_once() {
         boot
     );
 
+    // Another version of the binaries: the next create puts it in place.
+    scene.another_engine();
+    let second = provider.create(&scene.request("l")).await.unwrap();
+    assert_ne!(scene.engine(), engine);
+    assert_eq!(
+        scene.say(&machine, "stat -c %Z /proc/1; readlink /proc/self/ns/pid"),
+        boot
+    );
+
+    // As after a reboot of this computer: nothing runs any more, and a look brings it back.
+    kill(scene.engine());
+    scene.kill_shims();
+    let found = provider.list().await.unwrap();
+    assert_eq!(found.len(), 2);
+    for machine in found {
+        back(&provider, &machine.id).await;
+    }
+    provider.delete(&second.id).await.unwrap();
+    provider.delete(&machine.id).await.unwrap();
+    scene.assert_nothing_is_left().await;
+}
+
+async fn back(provider: &Local, id: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let found = provider.get(id).await.unwrap();
+        if let Some(address) = &found.address
+            && std::net::TcpStream::connect((address.as_str(), 22)).is_ok()
+        {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root and WINDLASS_BINARIES"]
+async fn names_and_tokens_are_taken_once() {
+    let scene = Scene::new(WHY);
+    let provider = scene.provider();
+    let machine = provider.create(&scene.request("k")).await.unwrap();
     let mut other = scene.request("k");
     other.token = "another".to_owned();
     let error = provider.create(&other).await.unwrap_err();

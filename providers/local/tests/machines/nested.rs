@@ -26,10 +26,7 @@ async fn an_engine_on_a_machine_runs_containers() {
     wait_for_engine(&scene, &machine);
     run_web(&scene, &machine);
     serves(&machine);
-    let limit =
-        "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null";
-    let inside = scene.say(&machine, &format!("{CURL} -X POST -H 'content-type: application/json' -d '{{\"AttachStdout\":true,\"Cmd\":[\"/bin/busybox\",\"hostname\"]}}' http://d/containers/web/exec"));
-    assert!(inside.contains("Id"), "{inside} {limit}");
+    belongs_to_the_machine(&scene, &machine);
 
     // The machine goes off and on: its engine starts by itself, and its container with it.
     provider.restart(&machine.id).await.unwrap();
@@ -81,6 +78,29 @@ END
 {CURL} -X POST http://d/containers/web/start"#
     );
     scene.say(machine, &script);
+}
+
+/// Its processes are the machine's, and so are its control groups: the machine's limits hold for it.
+fn belongs_to_the_machine(scene: &Scene, machine: &Instance) {
+    let pid = scene.say(machine, "pgrep -x -f '/bin/busybox httpd -f -p 80 -h /www'");
+    let group = scene.say(machine, &format!("cat /proc/{pid}/cgroup"));
+    assert!(
+        group.lines().all(|line| !line.contains(&machine.id)),
+        "{group}"
+    );
+    let outside = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .find_map(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let group = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
+            let ours = line.starts_with(b"/bin/busybox\0httpd") && group.contains(&machine.id);
+            ours.then_some(group)
+        });
+    assert!(
+        outside.is_some(),
+        "no such process below the machine's control group"
+    );
 }
 
 fn serves(machine: &Instance) {

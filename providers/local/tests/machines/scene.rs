@@ -1,9 +1,11 @@
 //! A state folder of its own, with machines that go when the test ends, however it ends.
 
+use std::env::consts::ARCH;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use sha2::{Digest as _, Sha256};
 use windlass_provider::{Context, CreateRequest, Instance, OptionValues, Provider};
 use windlass_provider_local::Local;
@@ -20,10 +22,12 @@ impl Scene {
     /// Panics with `why` without what it needs.
     pub fn new(why: &str) -> Self {
         let binaries = std::env::var_os("WINDLASS_BINARIES").map(PathBuf::from);
-        let binaries = binaries.unwrap_or_else(|| panic!("{why}"));
+        let given = binaries.unwrap_or_else(|| panic!("{why}"));
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         // Not in /tmp, which may be in memory: the engine stacks file systems there.
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let binaries = folder.path().join("binaries");
+        copy(&given.join(ARCH), &binaries.join(ARCH));
         for name in ["user", "host"] {
             let made = Command::new("ssh-keygen")
                 .args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"])
@@ -42,21 +46,54 @@ impl Scene {
         self.folder.as_ref().unwrap().path().join(name)
     }
 
-    /// Where the engine's socket is.
-    pub fn run_folder(&self) -> PathBuf {
-        let state = std::fs::canonicalize(self.path("state/local")).unwrap();
-        let folders = std::fs::read_dir("/run/windlass-local").unwrap().flatten();
-        let ours = |folder: &PathBuf| {
-            let record = std::fs::read_to_string(folder.join("engine.json")).unwrap_or_default();
-            record.contains(state.to_str().unwrap())
+    /// The process of the private engine.
+    pub fn engine(&self) -> Pid {
+        let record = std::fs::read_to_string(self.run_folder().join("engine.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        Pid::from_raw(record["pid"].as_i64().unwrap() as i32)
+    }
+
+    /// The same engine in another file: an upgrade.
+    pub fn another_engine(&self) {
+        let packed = self.binary("windlassd");
+        let gzip = |flags: &[&str], input: &Path| {
+            let output = Command::new("gzip")
+                .args(flags)
+                .arg(input)
+                .output()
+                .unwrap();
+            assert!(output.status.success());
+            output.stdout
         };
-        folders.map(|entry| entry.path()).find(ours).unwrap()
+        let plain = self.path("plain");
+        std::fs::write(&plain, gzip(&["-dc"], &packed)).unwrap();
+        let before = std::fs::read(&packed).unwrap();
+        std::fs::write(&packed, gzip(&["-2", "-n", "-c"], &plain)).unwrap();
+        assert!(std::fs::read(&packed).unwrap() != before);
+    }
+
+    /// Ends what holds the machines, and with it the machines.
+    pub fn kill_shims(&self) {
+        for shim in processes_of(&self.run_folder()) {
+            let children = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children"));
+            kill(Pid::from_raw(shim));
+            for child in children.unwrap_or_default().split_whitespace() {
+                kill(Pid::from_raw(child.parse().unwrap()));
+            }
+        }
+    }
+
+    fn digest(&self) -> String {
+        let base = std::fs::canonicalize(self.path("state/local")).unwrap();
+        hex::encode(Sha256::digest(base.as_os_str().as_encoded_bytes()))
+    }
+
+    fn run_folder(&self) -> PathBuf {
+        Path::new("/run/windlass-local").join(&self.digest()[..12])
     }
 
     pub fn binary(&self, name: &str) -> PathBuf {
-        self.binaries
-            .join(std::env::consts::ARCH)
-            .join(format!("{name}.gz"))
+        self.binaries.join(ARCH).join(format!("{name}.gz"))
     }
 
     pub fn provider(&self) -> Local {
@@ -131,11 +168,25 @@ impl Scene {
             .filter(|line| line.contains(state.to_str().unwrap()))
             .collect();
         assert!(left.is_empty(), "{left:?}");
-        let base = std::fs::canonicalize(state.join("local")).unwrap();
-        let digest = Sha256::digest(base.as_os_str().as_encoded_bytes());
-        let bridge = format!("/sys/class/net/wl-{}", &hex::encode(digest)[..6]);
+        let bridge = format!("/sys/class/net/wl-{}", &self.digest()[..6]);
         assert!(!Path::new(&bridge).exists(), "{bridge} is left");
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// Ends a process at once, and waits until it has.
+pub fn kill(pid: Pid) {
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    until("the end of a process", || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .map_or(true, |stat| stat.contains(") Z "))
+    });
 }
 
 /// Processes whose command line names the folder.
