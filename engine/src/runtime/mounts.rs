@@ -189,14 +189,14 @@ mod tests {
                 "/sys/fs/cgroup",
                 "/dev/mqueue",
                 "/etc",
-                "/dev/shm",
-                "/etc/hosts"
+                "/etc/hosts",
+                "/dev/shm"
             ]
         );
         assert_ne!(planned[3].flags & MS_RDONLY, 0);
         assert_ne!(planned[6].flags & MS_RDONLY, 0);
-        assert_eq!(planned[7].data, "size=1m");
-        assert_eq!(planned[7].flags & MS_NOEXEC, 0);
+        assert_eq!(planned[8].data, "size=1m");
+        assert_eq!(planned[8].flags & MS_NOEXEC, 0);
         spec.host.privileged = true;
         assert_eq!(plan(&spec).unwrap()[3].flags & MS_RDONLY, 0);
     }
