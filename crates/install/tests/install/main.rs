@@ -41,9 +41,7 @@ impl Host {
         let file = self.prefix.join("run/windlass/windlassd.pid");
         let text = fs_err::read_to_string(file).ok()?;
         let pid: u32 = text.trim().parse().ok()?;
-        Path::new(&format!("/proc/{pid}/cmdline"))
-            .exists()
-            .then_some(pid)
+        is_alive(pid).then_some(pid)
     }
 
     async fn install(&self, session: &Session, program: &str) -> Result<Installed, Error> {
