@@ -5,6 +5,7 @@
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use windlass_machine::IntentKind;
 
 use crate::world::World;
 
@@ -54,13 +55,22 @@ pub async fn explain(world: &World) {
         "interrupted in the middle of {}; give the same command again to go on",
         steps.join(", ")
     );
-    let intents = world.store.intents().await.unwrap_or_default();
-    if let Some(intent) = intents.iter().find(|intent| {
-        steps
-            .iter()
-            .any(|step| step.starts_with(&format!("{}:", intent.machine)))
-    }) {
-        line.push_str(&format!(", or `windlass rm {}` to undo it", intent.machine));
+    if let Some(undo) = undo(world, &steps).await {
+        line.push_str(&format!(", or `{undo}` to undo it"));
     }
     world.progress.line(&line);
+}
+
+/// What takes back a create that is under way; a removal is only ever gone on with.
+async fn undo(world: &World, steps: &[String]) -> Option<String> {
+    let intents = world.store.intents().await.ok()?;
+    let begun = intents.iter().find(|intent| {
+        let prefix = format!("{}:", intent.machine);
+        intent.kind == IntentKind::Create && steps.iter().any(|step| step.starts_with(&prefix))
+    })?;
+    let machine = world.store.machine(&begun.machine).await.ok()??;
+    Some(match machine.project {
+        Some(project) => format!("windlass down -p {project}"),
+        None => format!("windlass rm {}", machine.name),
+    })
 }

@@ -87,7 +87,7 @@ pub async fn look(world: &World, machine: Machine) -> Result<Seen> {
     let name = machine.name.clone();
     let mut seen = Seen::unseen(machine);
     if let Some(intent) = world.store.intent(&name).await? {
-        seen.note = Some(unfinished(&intent));
+        seen.note = Some(unfinished(&intent, &seen.machine));
         seen.unfinished = Some(intent.kind);
     }
     if let State::Error(reason) = &seen.machine.state {
@@ -160,9 +160,12 @@ pub async fn orphans(world: &World) -> Vec<String> {
     lines
 }
 
-fn unfinished(intent: &Intent) -> String {
+fn unfinished(intent: &Intent, machine: &Machine) -> String {
     let name = &intent.machine;
     match intent.kind {
+        IntentKind::Create if machine.project.is_some() => format!(
+            "its create is not finished: `windlass up` goes on, `windlass rm {name}` undoes it"
+        ),
         IntentKind::Create => format!(
             "its create is not finished: give it again to go on, or `windlass rm {name}` to undo it"
         ),

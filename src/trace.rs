@@ -17,7 +17,7 @@ pub fn init(verbose: u8, progress: &Arc<Progress>) {
         1 => {
             "info,windlass=debug,windlass_machine=debug,windlass_ssh=debug,windlass_install=debug,windlass_deploy=debug,windlass_autoscale=debug,russh=warn"
         }
-        _ => "debug,hyper=info",
+        _ => "debug,hyper=info,russh=info",
     };
     let filter = environment::variable("WINDLASS_LOG")
         .and_then(|given| EnvFilter::try_new(given).ok())

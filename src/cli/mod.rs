@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: what the commands do, a file each; how the crates are wired together, see `world.rs`.
 
+mod addresses;
 mod autoscale;
 mod completion;
 mod create;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use windlass_deploy::{Outcome, Plan, Pull, UpOptions};
 
+use super::addresses;
 use super::file::{FileArgs, Loaded};
 use super::output::{Format, json};
 use crate::credentials;
@@ -53,7 +54,23 @@ pub async fn run(args: Args, world: &World) -> Result<()> {
     }
     projects::note(world, &loaded.project.name)?;
     let outcome = deployer.up(&loaded.project, &options).await?;
-    tell(&loaded.project.name, &outcome, args.format, began, world)
+    let machines = world.store.machines().await?;
+    let replicas = deployer.ps(&loaded.project.name).await?.replicas;
+    let done = Done {
+        project: &loaded.project.name,
+        addresses: addresses::of(&loaded.project, &machines, &replicas),
+        outcome,
+        took: began.elapsed(),
+    };
+    done.tell(args.format, world)
+}
+
+/// What is told in the end.
+struct Done<'a> {
+    project: &'a str,
+    addresses: Vec<(String, String)>,
+    outcome: Outcome,
+    took: Duration,
 }
 
 /// The options of every command that applies a project.
@@ -74,29 +91,37 @@ pub fn print_plan(plan: &Plan, format: Format, world: &World) -> Result<()> {
     Ok(())
 }
 
-fn tell(
-    project: &str,
-    outcome: &Outcome,
-    format: Format,
-    began: Instant,
-    world: &World,
-) -> Result<()> {
-    if format == Format::Json {
-        world.print(&json(&serde_json::json!({
-            "project": project,
-            "steps": outcome.steps,
-            "notes": outcome.notes,
-            "release": outcome.release,
-        }))?);
+impl Done<'_> {
+    fn tell(&self, format: Format, world: &World) -> Result<()> {
+        let addresses = self.addresses.iter();
+        match format {
+            Format::Json => {
+                let addresses: Vec<_> = addresses
+                    .map(|(service, address)| serde_json::json!({"service": service, "address": address}))
+                    .collect();
+                world.print(&json(&serde_json::json!({
+                    "project": self.project,
+                    "steps": self.outcome.steps,
+                    "notes": self.outcome.notes,
+                    "release": self.outcome.release,
+                    "addresses": addresses,
+                }))?);
+            }
+            Format::Table => {
+                let lines = addresses.map(|(service, address)| format!("{service}  {address}\n"));
+                world.print(&lines.collect::<String>());
+            }
+        }
+        let steps = match self.outcome.steps {
+            0 => "nothing to do".to_owned(),
+            1 => "1 step".to_owned(),
+            steps => format!("{steps} steps"),
+        };
+        world.progress.line(&format!(
+            "project `{}` is as declared: {steps} in {:.1} s; `windlass ps` shows it",
+            self.project,
+            self.took.as_secs_f64()
+        ));
+        Ok(())
     }
-    let steps = match outcome.steps {
-        0 => "nothing to do".to_owned(),
-        1 => "1 step".to_owned(),
-        steps => format!("{steps} steps"),
-    };
-    world.progress.line(&format!(
-        "project `{project}` is as declared: {steps} in {:.1} s; `windlass ps` shows it",
-        began.elapsed().as_secs_f64()
-    ));
-    Ok(())
 }

@@ -131,6 +131,20 @@ fn only_the_owner_can_read_the_state() {
 }
 
 #[test]
+fn the_trace_shows_no_key() {
+    let (sandbox, sshd) = (Sandbox::new(), Sshd::start());
+    let (port, key) = (sshd.port.to_string(), sshd.key());
+    let arguments = create("web1", &port, key.to_str().unwrap());
+    let traced = sandbox.run(&[&["-vv"], arguments.as_slice()].concat());
+    assert!(traced.stderr.contains("DEBUG"), "{traced}");
+    let private = fs_err::read_to_string(&key).unwrap();
+    let secret = private.lines().filter(|line| !line.starts_with('-'));
+    for line in secret {
+        assert!(!traced.stderr.contains(line), "a line of the key");
+    }
+}
+
+#[test]
 fn local_machines_need_root() {
     if !rustix::process::geteuid().is_root() {
         // Then the error is the same without any help.
