@@ -46,7 +46,7 @@ fn users(engine: &Engine, network: &NetworkInspect) -> Vec<(String, NetworkConta
         .map(|c| c.snapshot())
         .filter(|r| r.state.status.has_process());
     let inside = running.filter(|r| {
-        r.host_config.network_mode == network.name || r.host_config.network_mode == network.id
+        r.host_config.network_mode == network.name || r.state.endpoint.network_id == network.id
     });
     inside
         .map(|r| {
@@ -143,7 +143,11 @@ pub async fn prune(engine: &Engine, req: &Req) -> Result<Reply> {
         .map(|c| c.read(|r| r.host_config.network_mode.clone()))
         .collect();
     for network in engine.networks.list() {
-        let unused = !used.contains(&network.name) && !used.contains(&network.id);
+        // A container may name its network by the beginning of the id.
+        let uses = |mode: &String| {
+            *mode == network.name || !mode.is_empty() && network.id.starts_with(mode)
+        };
+        let unused = !used.iter().any(uses);
         let wanted = unused
             && !BUILT_IN.contains(&network.name.as_str())
             && filters.match_labels(&network.labels);

@@ -8,7 +8,7 @@ use fs_err as fs;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
-use windlass_engine_api::types::{Component, Info, Platform, Plugins, Version};
+use windlass_engine_api::types::{Component, Info, Platform, Plugins, Version, VolumeUsage};
 
 use super::request::{API_VERSION, MIN_API_VERSION, Req};
 use super::respond::{self, Reply};
@@ -186,8 +186,17 @@ pub async fn disk_usage(engine: &Engine) -> Result<Reply> {
         all: true,
         ..Default::default()
     })?;
+    let mut volumes = engine.volumes.list()?;
+    for volume in &mut volumes {
+        // The command needs both; how much is in it would take a walk through all its files.
+        let ref_count = engine.volume_users(&volume.name).len();
+        volume.usage_data = Some(VolumeUsage {
+            size: -1,
+            ref_count: i64::try_from(ref_count).unwrap_or(i64::MAX),
+        });
+    }
     respond::json(
-        &json!({ "LayersSize": size, "Images": images, "Containers": containers, "Volumes": engine.volumes.list()?, "BuildCache": [] }),
+        &json!({ "LayersSize": size, "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": [] }),
     )
 }
 

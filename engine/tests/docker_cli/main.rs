@@ -57,6 +57,13 @@ fn images_volumes_and_networks() {
             "/d/x",
         ]);
         assert_eq!(b.ok(&["start", "-a", "user"]), "kept");
+        let usage = b.ok(&[
+            "system",
+            "df",
+            "--format",
+            "{{.Type}} {{.TotalCount}} {{.Active}}",
+        ]);
+        assert!(usage.contains("Local Volumes 1 1"), "{usage}");
         let (_, words) = b.fails(&["volume", "rm", "data"]);
         assert!(words.contains("volume is in use"), "{words}");
         b.ok(&["rm", "user"]);
@@ -196,6 +203,13 @@ fn a_containers_life() {
         let echoed = b.feed(&["exec", "-i", "web", "cat"], b"through");
         assert_eq!(text(&echoed.stdout), "through");
         assert!(b.ok(&["top", "web"]).contains("sleep"));
+        assert!(b.ok(&["stats", "--no-stream", "web"]).contains("web"));
+        let file = b.path("file");
+        std::fs::write(&file, "copied").unwrap();
+        b.ok(&["cp", file.to_str().unwrap(), "web:/y"]);
+        b.ok(&["cp", "web:/y", b.path("back").to_str().unwrap()]);
+        assert_eq!(std::fs::read_to_string(b.path("back")).unwrap(), "copied");
+        assert!(b.ok(&["diff", "web"]).contains("A /y"));
         b.ok(&["stop", "web"]);
         assert_eq!(
             b.inspect("web", "{{.State.Status}} {{.State.ExitCode}}"),
