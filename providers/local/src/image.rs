@@ -41,7 +41,9 @@ const ETC: [&str; 16] = [
 /// Larger files are not what programs need to run.
 const LARGEST: u64 = 4 << 20;
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n";
-const PROFILE: &str = "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n";
+const PROFILE: &str = r#"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+[ -z "$BASH" ] || PS1='\u@\h:\w\$ '
+"#;
 
 /// Folders with programs or libraries that are links into `/usr` on most computers, and folders of their own on others.
 pub const SYSTEM: [&str; 6] = ["bin", "lib", "lib32", "lib64", "libx32", "sbin"];
