@@ -236,13 +236,12 @@ fn check(name: &str, service: &Service) -> Result<(), PlanError> {
     }
 }
 
-/// How little a place is worth keeping; the highest goes first.
-fn worth(placed: &Placed<'_>, place: &Place<'_>) -> (bool, bool, usize, bool, u32) {
+/// How little a place is worth keeping; the highest goes first. Of two with one number, what an interrupted replacement left, the one
+/// that is made from something else goes, or else the one that is not well.
+fn worth(placed: &Placed<'_>, place: &Place<'_>) -> (bool, bool, bool, usize, bool, u32) {
     let differs = place.differs(placed.image);
-    let replaced = differs
-        && placed.places.iter().any(|p| {
-            p.number == place.number && p.machine == place.machine && !p.differs(placed.image)
-        });
+    let same_number = placed.places.iter().filter(|p| p.number == place.number);
+    let twice = same_number.count() > 1;
     let unwell = place
         .current
         .is_some_and(|r| r.availability == Availability::Unavailable);
@@ -251,7 +250,7 @@ fn worth(placed: &Placed<'_>, place: &Place<'_>) -> (bool, bool, usize, bool, u3
         .iter()
         .filter(|p| p.machine == place.machine)
         .count();
-    (replaced, unwell, load, differs, place.number)
+    (twice, twice && differs, unwell, load, differs, place.number)
 }
 
 fn drop_surplus(placed: &mut Placed<'_>, wanted: usize) {
@@ -275,7 +274,7 @@ fn drop_second_ones(placed: &mut Placed<'_>) {
             }
             let key = |i: &usize| {
                 let place = &placed.places[*i];
-                let (_, unwell, _, differs, number) = worth(placed, place);
+                let (_, _, unwell, _, differs, number) = worth(placed, place);
                 (differs, unwell, number)
             };
             let Some(worst) = on_it.into_iter().max_by_key(key) else {
