@@ -104,9 +104,12 @@ impl HostAccess for Access {
         };
         let session = self.sessions.session(machine).await.map_err(ssh_error)?;
         let binaries = windlass_install::Binaries::new(folder);
+        let mut told = None;
         let mut tell = |step: windlass_install::Progress| {
-            if let Some(note) = note(&step) {
-                self.progress.note(machine.name.as_str(), "install", &note);
+            let note = note(&step);
+            if let Some(text) = note.as_ref().filter(|_| note != told) {
+                self.progress.note(machine.name.as_str(), "install", text);
+                told.clone_from(&note);
             }
         };
         let installed = windlass_install::install(&session, &binaries, &mut tell).await;
@@ -136,7 +139,7 @@ fn note(step: &windlass_install::Progress) -> Option<String> {
     Some(match step {
         Step::Probing => "looking at the host".to_owned(),
         Step::Uploading { sent, total } => {
-            let percent = (sent * 100).checked_div(*total).unwrap_or(100);
+            let percent = (sent * 20).checked_div(*total).unwrap_or(20) * 5;
             format!("{percent} % of {:.1} MB sent", *total as f64 / 1e6)
         }
         Step::Starting => "starting the engine".to_owned(),

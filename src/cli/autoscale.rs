@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use windlass_autoscale::{
     Autoscaler, Clock as _, Config, Decision, EngineMetrics, Failure, FileLeader, Metrics as _,
-    Reporter, SystemClock,
+    Reporter, SystemClock, Target as _,
 };
 use windlass_compose::model::Scaling;
 
@@ -216,10 +216,11 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Load is a difference: the first look only takes the counters.
+    /// Load is a difference: the first look only takes the counters, once the machines are there.
     async fn once(self) -> Result<()> {
         let (target, metrics, printer) = (self.target()?, self.metrics(), self.printer());
         let clock = SystemClock::default();
+        target.apply().await.map_err(CommandError::from_box)?;
         let first = metrics.sample(clock.now()).await;
         first.map_err(CommandError::from_box)?;
         tokio::time::sleep(self.interval).await;
