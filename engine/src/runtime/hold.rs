@@ -156,6 +156,7 @@ impl Holder {
 
     /// Until the process has ended and everybody knows.
     pub fn run(&mut self) -> Result<()> {
+        sys::forget_code();
         // It may have ended before signals were looked at.
         self.reap();
         while !self.is_done() {

@@ -327,3 +327,26 @@ pub fn send_signal(to: Pid, number: i32) -> Result<()> {
     // SAFETY: the call takes numbers only.
     check(unsafe { libc::kill(to.as_raw(), number) }.into()).map(drop)
 }
+
+/// Gives back the pages of the program's file that setting up has touched; what is needed again comes from the page cache.
+pub fn forget_code() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(mode), Some(offset)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        // Code, and the file's beginning: neither is ever written, not by relocation either.
+        let is_pristine = mode == "r-xp" || (mode == "r--p" && offset == "00000000");
+        let bounds = range.split_once('-').map(|(from, to)| {
+            let number = |text| usize::from_str_radix(text, 16).unwrap_or_default();
+            (number(from), number(to))
+        });
+        if let Some((from, to)) = bounds.filter(|_| is_pristine && line.contains('/')) {
+            let start = std::ptr::without_provenance_mut(from);
+            // SAFETY: the range is a private mapping of a file without changes, so reading it again gives the same bytes.
+            unsafe { libc::madvise(start, to.saturating_sub(from), libc::MADV_DONTNEED) };
+        }
+    }
+}
