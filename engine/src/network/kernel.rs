@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::link::{self, Links};
 use super::nft::Batch;
@@ -10,6 +11,17 @@ use super::rule::Protocol;
 use super::state::{self, State};
 use super::{conntrack, namespace, rules};
 use crate::container::error::{Error, Result};
+
+/// Between looks whether an interface is gone.
+const PAUSES: [Duration; 7] = [
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+    Duration::from_millis(80),
+    Duration::from_millis(160),
+    Duration::from_millis(320),
+];
 
 /// Whether a container has rules of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,8 +127,17 @@ impl Kernel {
         if publishes == Publishes::Ports {
             self.rules(state).await?;
         }
-        self.links.remove(&host_end(container)).await?;
-        Ok(namespace::remove(netns)?)
+        namespace::remove(netns)?;
+        // With its namespace the kernel takes the pair away, many at a time; one by one is slow, and keeps everybody else from
+        // interfaces meanwhile. It is left to do where somebody else is still in the namespace.
+        let end = host_end(container);
+        for pause in PAUSES {
+            if self.links.find(&end).await?.is_none() {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Ok(self.links.remove(&end).await?)
     }
 }
 
