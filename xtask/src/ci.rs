@@ -19,6 +19,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox-static", "/bin/busybox"),
     ("iproute2", "/sbin/ip"),
     ("nftables", "/usr/sbin/nft"),
+    ("iptables", "/usr/sbin/iptables-legacy"),
     ("docker-registry", "/usr/bin/docker-registry"),
     ("apache2-utils", "/usr/bin/htpasswd"),
     ("curl", "/usr/bin/curl"),

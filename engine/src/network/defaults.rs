@@ -8,6 +8,7 @@ use windlass_engine_api::types::CreateNetwork;
 use super::Settings;
 use super::link::Links;
 use super::record::Record;
+use super::rules::USERS;
 use super::subnet::{self, Subnet};
 use crate::container::clock;
 use crate::container::error::{Error, Kind, Result};
@@ -118,7 +119,7 @@ pub fn record(wanted: CreateNetwork, taken: &[Subnet], created: String) -> Resul
     };
     let id = new_id();
     Ok(Record {
-        bridge: format!("wl-{}", &id[..LONGEST_NAME - 3]),
+        bridge: format!("{USERS}{}", &id[..LONGEST_NAME - USERS.len()]),
         id,
         name: wanted.name,
         created,

@@ -418,7 +418,13 @@ impl Networks for LocalNetworks {
             }
         }
         self.sweep().await?;
-        self.kernel.rules(&self.state).await?;
+        match self.kernel.rules(&self.state).await {
+            // Where the kernel has no nftables, containers on the host's network still work; the first on a bridge will tell.
+            Err(error) if self.state().bridges().is_empty() => {
+                tracing::warn!(%error, "no rules for networks");
+            }
+            done => done?,
+        }
         for (container, record) in adopted {
             if let Err(error) = self.resolver(&container, &record).await {
                 tracing::warn!(container, %error, "names are not resolved in it");
@@ -431,9 +437,9 @@ impl Networks for LocalNetworks {
 impl LocalNetworks {
     /// The bridge first, so that no bridge is ever without a record.
     async fn forget(&self, record: &Record) -> Result<()> {
+        self.kernel.links.remove(&record.bridge).await?;
         self.state().up.remove(&record.id);
         self.kernel.rules(&self.state).await?;
-        self.kernel.links.remove(&record.bridge).await?;
         record.forget(&self.folder)?;
         self.state().networks.remove(&record.id);
         Ok(())

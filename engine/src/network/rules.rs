@@ -175,6 +175,9 @@ pub fn pass_others(batch: &mut Batch, engine: &str, bridges: &[Bridge]) -> anyho
     Ok(())
 }
 
+/// Bridges of users' networks begin so.
+pub const USERS: &str = "wl-";
+
 /// The same for the kernel's older tables, which only their own program can change.
 pub fn pass_legacy(bridges: &[Bridge]) -> anyhow::Result<()> {
     let tables =
@@ -182,9 +185,19 @@ pub fn pass_legacy(bridges: &[Bridge]) -> anyhow::Result<()> {
     if !tables.lines().any(|t| t == "filter") {
         return Ok(());
     }
-    let policy = iptables(&["-S", "FORWARD"])
+    let present = iptables(&["-S", "FORWARD"])
         .context("the host uses iptables' legacy tables, and they could not be read")?;
-    if !policy.lines().any(|l| l == "-P FORWARD DROP") {
+    for line in present.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        if let ["-A", rule @ ..] = &words[..]
+            && let ["FORWARD", "-i" | "-o", bridge, "-j", "ACCEPT"] = rule
+            && bridge.starts_with(USERS)
+            && nix::net::if_::if_nametoindex(*bridge).is_err()
+        {
+            iptables(&[&["-D"], rule].concat())?;
+        }
+    }
+    if !present.lines().any(|l| l == "-P FORWARD DROP") {
         return Ok(());
     }
     for bridge in bridges {

@@ -470,6 +470,63 @@ fn a_firewall_that_drops_by_policy_lets_our_bridges_through() {
 }
 
 #[test]
+fn an_older_firewall_that_drops_by_policy_too() {
+    play(|stage| async move {
+        output("iptables-legacy", &["-P", "FORWARD", "DROP"]);
+        let networks = stage.networks().await;
+        networks.create(network("back")).await.unwrap();
+        for (name, at, port) in [("web", "bridge", 8080), ("db", "back", 8081)] {
+            let text = port.to_string();
+            let wanted = wish(name, at, &[("80/tcp", "", &text)]);
+            let connected = networks.connect(&wanted).await.unwrap();
+            serve(&inside(&connected.netns), name, 80);
+            assert!(tcp(Some(&stage.world), (HOST, port)).is_some(), "{name}");
+        }
+        let listed = || output("iptables-legacy", &["-S", "FORWARD"]);
+        assert_eq!(listed().matches("ACCEPT").count(), 4, "{}", listed());
+        let db = wish("db", "", &[]).container;
+        networks.disconnect(&db).await.unwrap();
+        networks.remove("back").await.unwrap();
+        assert_eq!(listed().matches("ACCEPT").count(), 2, "{}", listed());
+    });
+}
+
+#[test]
+fn other_names_are_asked_of_the_hosts_name_server() {
+    play(|stage| async move {
+        let settings = std::env::temp_dir().join(format!("resolv-{}", std::process::id()));
+        std::fs::write(&settings, format!("nameserver {WORLD}\n")).unwrap();
+        let nothing: Option<&str> = None;
+        let bind = nix::mount::MsFlags::MS_BIND;
+        // In the test's own mounts only.
+        nix::mount::mount(Some(&settings), "/etc/resolv.conf", nothing, bind, nothing).unwrap();
+        std::fs::remove_file(&settings).unwrap();
+        let upstream = within(&stage.world, || UdpSocket::bind("0.0.0.0:53").unwrap());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = upstream.recv_from(&mut buffer) {
+                let mut reply = buffer[..length].to_vec();
+                (reply[2], reply[7]) = (0x81, 1);
+                reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 9, 9, 9, 9]);
+                upstream.send_to(&reply, from).unwrap();
+            }
+        });
+        let networks = stage.networks().await;
+        networks.create(network("back")).await.unwrap();
+        let mut closed = network("closed");
+        closed.internal = true;
+        networks.create(closed).await.unwrap();
+        for (at, answer) in [("back", Some(Ipv4Addr::new(9, 9, 9, 9))), ("closed", None)] {
+            let asks = networks.connect(&wish(at, at, &[])).await.unwrap();
+            let socket = within(&inside(&asks.netns), || {
+                UdpSocket::bind("0.0.0.0:0").unwrap()
+            });
+            assert_eq!(question(socket, "elsewhere").await, answer, "{at}");
+        }
+    });
+}
+
+#[test]
 fn two_engines_share_a_host() {
     play(|stage| async move {
         let one = stage.engine("wlone0", "10.71.0.0/24").await;
