@@ -122,6 +122,10 @@ impl Engine {
                 Netns::Path(path) => path.display().to_string(),
                 Netns::None | Netns::Host => String::new(),
             };
+            state.former_ports.clone_from(&connected.ports);
+            state
+                .former_address
+                .clone_from(&connected.endpoint.ip_address);
             state.endpoint = connected.endpoint;
             state.ports = connected.ports;
         });

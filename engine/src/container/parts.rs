@@ -217,6 +217,10 @@ pub struct Connect {
     pub mac: Option<String>,
     /// Container port → wanted bindings; an empty host port means that the network chooses.
     pub ports: PortMap,
+    /// The address of its last run, taken again while it is free.
+    pub former_address: Option<String>,
+    /// What it had before: a port that the network chose is taken again while it is free, so that others still find it.
+    pub former_ports: PortMap,
     /// CIDRs that may reach the published ports; `None`: everybody.
     pub publish_from: Option<Vec<String>>,
 }
@@ -251,6 +255,10 @@ pub trait Networks: Send + Sync {
     async fn disconnect(&self, container: &str) -> Result<()>;
     /// After the engine's start: these containers run and keep what they have; everything else is taken back.
     async fn adopt(&self, running: &[(Connect, Connected)]) -> Result<()>;
+    /// Before the engine's end: where no container is connected, nothing is left on the host.
+    async fn rest(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Named folders that outlive containers.

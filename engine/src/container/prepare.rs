@@ -173,6 +173,8 @@ pub(super) fn wanted(record: &Record) -> Result<Connect> {
         address: endpoint.ipam_config.and_then(|c| text(c.ipv4_address)),
         mac: text(endpoint.mac_address).or_else(|| text(record.config.mac_address.clone())),
         ports: ports(record)?,
+        former_address: text(record.state.former_address.clone()),
+        former_ports: record.state.former_ports.clone(),
         publish_from: validate::publish_from(&record.config.labels)?,
     })
 }

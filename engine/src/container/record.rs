@@ -85,6 +85,10 @@ pub struct State {
     pub endpoint: EndpointSettings,
     /// Published ports while it runs.
     pub ports: PortMap,
+    /// Published ports of the last run.
+    pub former_ports: PortMap,
+    /// Address of the last run.
+    pub former_address: String,
 }
 
 impl Default for State {
@@ -104,6 +108,8 @@ impl Default for State {
             netns: String::new(),
             endpoint: EndpointSettings::default(),
             ports: PortMap::new(),
+            former_ports: PortMap::new(),
+            former_address: String::new(),
         }
     }
 }

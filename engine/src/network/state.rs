@@ -76,7 +76,10 @@ impl State {
     pub fn lease(&mut self, id: &str, wanted: &Connect) -> Result<Ipv4Addr> {
         let address = match &wanted.address {
             Some(text) => self.wanted_address(id, text)?,
-            None => self.free_address(id)?,
+            None => match self.former_address(id, wanted) {
+                Some(address) => address,
+                None => self.free_address(id)?,
+            },
         };
         let mut names: Vec<String> = wanted.names.iter().map(|n| n.to_lowercase()).collect();
         names.dedup();
@@ -94,6 +97,15 @@ impl State {
         let leased = self.leases.values().filter(|l| l.network == id);
         let gateway = self.networks.get(id).map(|n| n.record.gateway);
         leased.map(|l| l.address).chain(gateway).collect()
+    }
+
+    /// The address of the container's last run, while it is free: what others noted of it still holds after a restart.
+    fn former_address(&self, id: &str, wanted: &Connect) -> Option<Ipv4Addr> {
+        let address = wanted.former_address.as_deref()?.parse().ok()?;
+        let range = self.networks.get(id)?.record.range();
+        let place = range.place(address).map(u64::from)?;
+        let inside = place > 0 && place + 1 < range.size();
+        (inside && !self.taken(id).contains(&address)).then_some(address)
     }
 
     fn wanted_address(&self, id: &str, text: &str) -> Result<Ipv4Addr> {
@@ -169,13 +181,21 @@ impl State {
         let mut shown = PortMap::new();
         for (text, bindings) in &wanted.ports {
             let (port, protocol) = ports::read(text)?;
-            for binding in bindings {
+            let former = wanted.former_ports.get(text);
+            for (index, binding) in bindings.iter().enumerate() {
                 let host = ports::host_address(&binding.host_ip)?;
                 let taken = |candidate: u16| {
                     let mut all = self.leases.values().flat_map(|l| &l.ports).chain(&chosen);
                     all.any(|p| ports::collides(p, protocol, host, candidate))
                 };
-                let host_port = ports::choose(&binding.host_port, protocol, host, &taken, free)?;
+                let former = former
+                    .and_then(|f| f.get(index))
+                    .filter(|_| matches!(binding.host_port.as_str(), "" | "0"))
+                    .and_then(|f| ports::choose(&f.host_port, protocol, host, &taken, free).ok());
+                let host_port = match former {
+                    Some(port) => port,
+                    None => ports::choose(&binding.host_port, protocol, host, &taken, free)?,
+                };
                 let from = from.clone();
                 chosen.push(Published {
                     host,
@@ -321,6 +341,30 @@ mod tests {
         let first = state.lease("netid", &wants("a", &[])).unwrap();
         state.leases.remove("a");
         assert_ne!(state.lease("netid", &wants("b", &[])).unwrap(), first);
+    }
+
+    #[test]
+    fn a_container_comes_back_where_it_was() {
+        let mut state = state("10.0.0.0/29", "net");
+        let free = |_: Protocol, _: Ipv4Addr, _: u16| Free::Yes;
+        let mut wanted = wants("a", &[("80/tcp", "", "")]);
+        let address = state.lease("netid", &wanted).unwrap();
+        let first = state.publish(&wanted, address, &free).unwrap();
+        wanted.former_address = Some(address.to_string());
+        wanted.former_ports = first.clone();
+        state.leases.remove("a");
+        assert_eq!(state.lease("netid", &wanted).unwrap(), address);
+        assert_eq!(state.publish(&wanted, address, &free).unwrap(), first);
+        // Taken meanwhile: it gets others.
+        state.leases.remove("a");
+        let port = first["80/tcp"][0].host_port.clone();
+        let mut other = wants("b", &[("80/tcp", "", &port)]);
+        other.former_address = wanted.former_address.clone();
+        let others = state.lease("netid", &other).unwrap();
+        state.publish(&other, others, &free).unwrap();
+        assert_ne!(state.lease("netid", &wanted).unwrap(), address);
+        let second = state.publish(&wanted, address, &free).unwrap();
+        assert_ne!(second["80/tcp"][0].host_port, port);
     }
 
     #[test]
