@@ -1,4 +1,6 @@
 # Read by `sh -s -- BINARY STATE SOCKET PIDFILE` on a host: prints what an installation has to know as key=value lines. Changes nothing.
+# Where modprobe is, which users other than root are not told.
+PATH=$PATH:/usr/sbin:/sbin
 binary=$1 state=$2 socket=$3 pidfile=$4
 
 say() { printf '%s=%s\n' "$1" "$2"; }
@@ -37,8 +39,10 @@ feature() { # KEY WORD-IN-/proc/filesystems-OR-- MODULE CONFIG
     elif have modprobe && modprobe -n -q "$3" 2>/dev/null; then
         say "$1" yes
     elif setting=$( (zcat /proc/config.gz || cat "/boot/config-$(uname -r)") 2>/dev/null | grep -E "^(# )?$4[= ]"); then
+        # A module is only there with its file, and hosts without modprobe hardly have any.
         case $setting in
         *=y) say "$1" yes ;;
+        *=m) if find "/lib/modules/$(uname -r)" -name "$3.ko*" 2>/dev/null | grep -q .; then say "$1" yes; else say "$1" no; fi ;;
         *) say "$1" no ;;
         esac
     elif [ "$2" != - ]; then

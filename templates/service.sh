@@ -1,6 +1,7 @@
 # Run by root on a host: writes the service where it differs, and starts or restarts it where that is needed.
 # $1 init, $2 engine binary, $3 state, $4 runtime folder, $5 socket, $6 log file, $7 unit file, $8 its text, $9 no, yes to restart, or stop.
 set -e
+PATH=$PATH:/usr/sbin:/sbin
 umask 022
 init=$1 binary=$2 state=$3 run=$4 socket=$5 log=$6 unit=$7 text=$8 restart=$9
 pidfile=$run/windlassd.pid

@@ -1,5 +1,6 @@
 # Run by root on a host while an engine is waited for: prints `up`, or `gone` and then the last it wrote.
 # $1 init, $2 pid file, $3 log file, $4 seconds and $5 bytes from which on its words are of this start, $6 yes for the words anyway.
+PATH=$PATH:/usr/sbin:/sbin
 state=up
 case $1 in
 systemd)

@@ -3,7 +3,7 @@
 //! Deliberately absent: any understanding of what is said.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -25,7 +25,7 @@ fn join_files(socket: &Path, mut input: File, mut output: File) -> io::Result<()
     let mut stream = UnixStream::connect(socket).map_err(connect)?;
     let mut forth = stream.try_clone()?;
     std::thread::spawn(move || {
-        let _ = io::copy(&mut input, &mut forth);
+        let _ = pass_on(&mut input, &mut forth);
         // Its end of file is ours; the answer goes on.
         let _ = forth.shutdown(Shutdown::Write);
     });
@@ -38,15 +38,27 @@ fn join_files(socket: &Path, mut input: File, mut output: File) -> io::Result<()
             let _ = quiet.shutdown(Shutdown::Both);
         }
     });
-    match io::copy(&mut stream, &mut output) {
+    match pass_on(&mut stream, &mut output) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e),
         _ => Ok(()),
     }
 }
 
+/// Not `io::copy`: that splices, and the kernel keeps a pipe locked against its reader while it waits for more from the socket.
+fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => to.write_all(&buffer[..count])?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixListener;
 
@@ -95,6 +107,29 @@ mod tests {
             "the engine sees its end"
         );
         bridge.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn an_answer_gets_through_pipes_while_the_stream_stays_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (_to, input) = pair();
+        let (mut from, output) = std::io::pipe().unwrap();
+        let output = File::from(OwnedFd::from(output));
+        std::thread::spawn(move || join_files(&path, input, output));
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(b"answer").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let (done, waits) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut answer = [0; 6];
+            from.read_exact(&mut answer).unwrap();
+            done.send(answer).unwrap();
+        });
+        let answer = waits.recv_timeout(std::time::Duration::from_secs(5));
+        assert_eq!(&answer.unwrap(), b"answer");
+        drop(peer);
     }
 
     #[test]
