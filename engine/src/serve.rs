@@ -47,6 +47,7 @@ where
     let settings = settings(&options, build_id)?;
     let parts = assemble(options.clone()).await?;
     let engine = Engine::new(settings, parts)?;
+    let networks = engine.networks.clone();
     engine.adopt().await.context("take up the containers")?;
     tracing::info!(socket = %options.socket.display(), "ready");
     let mut terminate = signal(SignalKind::terminate())?;
@@ -57,6 +58,9 @@ where
         _ = interrupt.recv() => tracing::info!("ends; containers go on"),
     }
     fs::remove_file(&options.socket).ok();
+    if let Err(error) = networks.rest().await {
+        tracing::warn!(%error, "networks could not be taken back");
+    }
     Ok(())
 }
 

@@ -432,6 +432,22 @@ impl Networks for LocalNetworks {
         }
         Ok(())
     }
+
+    async fn rest(&self) -> Result<()> {
+        self.all_left().await;
+        let records: Vec<Record> = {
+            let mut state = self.state();
+            if !state.leases.is_empty() {
+                return Ok(());
+            }
+            state.up.clear();
+            state.networks.values().map(|n| n.record.clone()).collect()
+        };
+        for record in records {
+            self.kernel.links.remove(&record.bridge).await?;
+        }
+        self.kernel.rules(&self.state).await
+    }
 }
 
 impl LocalNetworks {

@@ -337,6 +337,10 @@ fn a_restarted_engine_keeps_what_runs_and_takes_back_the_rest() {
         );
         let rules = output("nft", &["list", "ruleset"]);
         assert!(!rules.contains("dnat to"), "{rules}");
+        networks.rest().await.unwrap();
+        let bridges = output("ip", &["-brief", "link", "show", "type", "bridge"]);
+        assert!(!bridges.contains("wltest0"), "{bridges}");
+        assert!(!output("nft", &["list", "ruleset"]).contains("windlass"));
         assert_eq!(
             std::fs::read_dir(keeps.netns.parent().unwrap())
                 .unwrap()
