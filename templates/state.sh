@@ -19,7 +19,7 @@ esac
 echo $state
 if [ $state = gone ] || [ "$6" = yes ]; then
     if [ "$1" = systemd ]; then
-        journalctl -u windlassd.service --since "@$4" -n 15 --no-pager -o cat 2>/dev/null
+        journalctl _SYSTEMD_UNIT=windlassd.service --since "@$4" -n 15 --no-pager -o cat 2>/dev/null
     else
         tail -c "+$(($5 + 1))" "$3" 2>/dev/null | tail -n 15
     fi
