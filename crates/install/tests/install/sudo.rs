@@ -36,7 +36,8 @@ impl User {
 impl Drop for User {
     fn drop(&mut self) {
         let _ = fs_err::remove_file(&self.sudoers);
-        let _ = Command::new("userdel").arg(&self.name).output();
+        // By force: what served its connection may not have ended yet.
+        let _ = Command::new("userdel").args(["-f", &self.name]).output();
     }
 }
 
