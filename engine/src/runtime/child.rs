@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context as _, Result, bail};
@@ -43,14 +43,15 @@ pub fn run(inside: Inside) -> ! {
         Ok(control) => control,
         Err(_) => sys::exit_now(1),
     };
-    if let Err(error) = set_up(inside) {
+    if let Err(error) = set_up(inside, control.as_raw_fd()) {
         let text = format!("{}{error:#}", char::from(FAILED));
         control.write_all(text.as_bytes()).ok();
     }
     sys::exit_now(1)
 }
 
-fn set_up(mut inside: Inside) -> Result<()> {
+/// `report` is open for what goes wrong.
+fn set_up(mut inside: Inside, report: RawFd) -> Result<()> {
     sys::default_signals();
     inside.group.join_v1().context("join the control group")?;
     let adjustment = inside.task.confinement.oom_score_adj.to_string();
@@ -73,6 +74,11 @@ fn set_up(mut inside: Inside) -> Result<()> {
     if let Place::New(isolation) = &inside.task.place {
         rootfs::protect(isolation)?;
     }
+    own_null()?;
+    // From here on paths are looked up that the container has a say in, and `/proc/self/fd` is one of them: no folder of the host
+    // may be open.
+    inside.join.clear();
+    sys::close_all_but([inside.control.as_raw_fd(), report]);
     let Task {
         process,
         confinement,
@@ -80,7 +86,6 @@ fn set_up(mut inside: Inside) -> Result<()> {
     } = &inside.task;
     limits(confinement)?;
     let prepared = identity::prepare(process)?;
-    sys::close_on_exec_from(3);
     identity::confine(confinement, &prepared.identity)?;
     let program = find_program(&process.args, &prepared)?;
     execute(inside.control, process, &program, prepared)
@@ -225,13 +230,35 @@ fn execute(
     bail!("exec {program}: {}", error.desc().to_lowercase())
 }
 
+fn is_null(fd: RawFd) -> bool {
+    let stat = nix::sys::stat::fstat(fd);
+    stat.is_ok_and(|s| {
+        s.st_mode & libc::S_IFMT == libc::S_IFCHR && s.st_rdev == libc::makedev(1, 3)
+    })
+}
+
+/// The host's `/dev/null` gives way to the container's own: who has a file open may change its mode.
+fn own_null() -> Result<()> {
+    for number in (0..3).filter(|number| is_null(*number)) {
+        let null = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null");
+        match null {
+            Ok(null) if is_null(null.as_raw_fd()) => sys::duplicate_to(null.as_fd(), number)?,
+            // The container has put something else there.
+            _ => {
+                let (empty, _) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+                sys::duplicate_to(empty.as_fd(), number)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Gives the standard descriptors to the user, so that `/dev/stdout` can be opened.
 pub fn give_stdio(uid: u32) {
-    for fd in 0..3 {
-        let stat = nix::sys::stat::fstat(fd);
-        let is_null = stat.is_ok_and(|s| s.st_rdev == libc::makedev(1, 3));
-        if !is_null {
-            nix::unistd::fchown(fd, Some(uid.into()), None).ok();
-        }
+    for fd in (0..3).filter(|fd| !is_null(*fd)) {
+        nix::unistd::fchown(fd, Some(uid.into()), None).ok();
     }
 }

@@ -1,6 +1,6 @@
 //! Who a process is and what it may do: user, groups, working directory, environment, capabilities, the filter of system calls.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::unistd::{Gid, Uid};
 
 use super::task::{Confinement, Process};
@@ -35,6 +35,13 @@ pub fn prepare(process: &Process) -> Result<Prepared> {
             process.cwd
         )
     })?;
+    // What cannot be reached from the root has no name.
+    if !nix::unistd::getcwd().is_ok_and(|here| here.is_absolute()) {
+        bail!(
+            "the working directory {} leads out of the container",
+            process.cwd
+        );
+    }
     let (env, path) = environment(&process.env, &identity.home);
     Ok(Prepared {
         identity,

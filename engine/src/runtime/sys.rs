@@ -45,9 +45,8 @@ pub fn fork() -> Result<Option<Pid>> {
 }
 
 /// Closes every descriptor from `first` on; for a process that uses none of them again and ends by [`exit_now`].
-pub fn close_from(first: u32) {
-    // SAFETY: see above: no owner of a closed descriptor is used or dropped any more.
-    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+pub fn close_from(first: i32) {
+    close_range(first, i32::MAX);
 }
 
 /// `prctl` with numbers.
@@ -183,11 +182,32 @@ pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     .map(drop)
 }
 
-/// Every descriptor from `first` on is closed by the next `execve`.
-pub fn close_on_exec_from(first: u32) {
-    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
-    // SAFETY: this only sets flags. All of our descriptors have them already: it is a second net, so a failure changes nothing.
-    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+/// Closes every descriptor but the standard ones and `kept`; for a process that uses none of the others again and ends by `execve` or
+/// [`exit_now`].
+pub fn close_all_but(mut kept: [i32; 2]) {
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        close_range(first, fd - 1);
+        first = first.max(fd + 1);
+    }
+    close_range(first, i32::MAX);
+}
+
+fn close_range(first: i32, last: i32) {
+    /// Kernels before 5.9 do not close ranges; a shim has far fewer descriptors than that.
+    const MOST: i32 = 1024;
+    if first > last {
+        return;
+    }
+    // SAFETY: see the callers: no owner of a closed descriptor is used or dropped any more.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, first, last, 0) < 0 {
+            for fd in first..=last.min(MOST) {
+                libc::close(fd);
+            }
+        }
+    }
 }
 
 /// A keyring of its own, so that the host's keys stay the host's. Kernels without keyrings have nothing to hide.

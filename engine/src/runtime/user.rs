@@ -49,8 +49,8 @@ fn resolve(user: &str, further: &[String], passwd: &str, group: &str) -> Result<
                 found.home = (*home).to_owned();
             }
         }
-        None => match user.parse() {
-            Ok(uid) => found.uid = uid,
+        None => match user.parse::<u32>() {
+            Ok(_) => found.uid = number(Some(&user))?,
             Err(_) => bail!("unable to find user {user}: no matching entries in passwd file"),
         },
     }
@@ -60,7 +60,7 @@ fn resolve(user: &str, further: &[String], passwd: &str, group: &str) -> Result<
         };
         let ids = fields(group)
             .filter(member)
-            .filter_map(|f| f.get(2)?.parse::<u32>().ok());
+            .filter_map(|f| number(f.get(2)).ok());
         found.groups.extend(ids);
     } else {
         found.gid = group_id(wanted_group, group)?;
@@ -78,9 +78,15 @@ fn fields(text: &str) -> impl Iterator<Item = Vec<&str>> {
         .filter(|f| !f[0].is_empty() && !f[0].starts_with('#'))
 }
 
+/// The last one means "unchanged" to the kernel, which would be root.
+const HIGHEST: u32 = i32::MAX as u32;
+
 fn number(field: Option<&&str>) -> Result<u32> {
     let text = field.copied().unwrap_or_default();
     match text.parse() {
+        Ok(number) if number > HIGHEST => {
+            bail!("users and groups are numbers up to {HIGHEST}, and not {number}")
+        }
         Ok(number) => Ok(number),
         Err(_) => bail!("'{text}' in the container's passwd file is no number"),
     }
@@ -89,8 +95,8 @@ fn number(field: Option<&&str>) -> Result<u32> {
 fn group_id(wanted: &str, group: &str) -> Result<u32> {
     let by_name = fields(group).find(|f| f[0] == wanted);
     let text = by_name.as_ref().and_then(|f| f.get(2)).unwrap_or(&wanted);
-    match text.parse() {
-        Ok(gid) => Ok(gid),
+    match text.parse::<u32>() {
+        Ok(_) => number(Some(text)),
         Err(_) => bail!("unable to find group {wanted}: no matching entries in group file"),
     }
 }
@@ -124,5 +130,9 @@ mod tests {
         let error = find("nobody", &[]).unwrap_err().to_string();
         assert!(error.contains("unable to find user nobody"), "{error}");
         assert!(find("web:none", &[]).is_err() && find("odd", &[]).is_err());
+        for unchanged in ["4294967295", "0:4294967295"] {
+            let error = find(unchanged, &[]).unwrap_err().to_string();
+            assert!(error.contains("up to 2147483647"), "{error}");
+        }
     }
 }

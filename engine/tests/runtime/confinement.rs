@@ -4,7 +4,7 @@ use windlass_engine_api::types::Ulimit;
 use windlassd::container::MountRecord;
 use windlassd::container::parts::{MountSpec, Netns, Runtime as _};
 
-use crate::lab::{Lab, until};
+use crate::lab::{Lab, collect, eventually, process, until, within};
 
 fn field<'a>(text: &'a str, name: &str) -> &'a str {
     let line = text.lines().find_map(|l| l.strip_prefix(name));
@@ -164,4 +164,50 @@ async fn mounts_stay_inside() {
         !outside.exists(),
         "the link was followed in the container's root"
     );
+}
+
+/// Descriptors of the engine that were open in a container's first process would be ways out.
+#[tokio::test]
+async fn no_descriptor_leads_out() {
+    let lab = Lab::new();
+    for number in 3..24 {
+        let mut spec = lab.spec(&["pwd"]);
+        spec.process.cwd = format!("/proc/self/fd/{number}");
+        assert!(lab.runtime.create(&spec).await.is_err(), "{number}");
+    }
+    let spec = lab.spec(&["sleep", "100"]);
+    lab.run(&spec).await;
+    for number in 3..24 {
+        // By a link of the container's own, as a health check's folder may become one.
+        let way = format!("way{number}");
+        let link = lab.root().join("tmp").join(&way);
+        std::os::unix::fs::symlink(format!("/proc/self/fd/{number}"), link).unwrap();
+        let mut further = process(&["pwd"]);
+        further.cwd = format!("/tmp/{way}");
+        let launched = lab.runtime.exec(&spec.id, &way, &further).await;
+        assert!(launched.is_err(), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn the_empty_input_is_the_containers_own() {
+    let lab = Lab::new();
+    let script = "stat -L -c %d:%i /proc/self/fd/0 /dev/null; cat";
+    let (output, _) = lab.script(script).await;
+    let mut lines = output.stdout.lines();
+    let (input, null) = (lines.next(), lines.next());
+    assert!(input.is_some() && input == null, "{output:?}");
+    let spec = lab.spec(&["sh", "-c", "rm /dev/null; mkdir /dev/null; sleep 100"]);
+    lab.run(&spec).await;
+    eventually("it is replaced", async || {
+        let mut look = process(&["sh", "-c", "test -d /dev/null && cat && echo end"]);
+        look.cwd = "/".to_owned();
+        let (_, attachment) = lab.runtime.exec(&spec.id, "look", &look).await.unwrap();
+        let output = collect(attachment).await;
+        within(lab.runtime.wait_exec(&spec.id, "look"))
+            .await
+            .unwrap();
+        output.stdout == "end\n"
+    })
+    .await;
 }

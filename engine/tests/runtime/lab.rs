@@ -49,7 +49,7 @@ impl Lab {
             "sh", "true", "cat", "sleep", "ls", "id", "stty", "head", "tail", "kill", "ps",
             "mount", "hostname", "dd", "grep", "echo", "touch", "tr", "wc", "nproc", "unshare",
             "mknod", "env", "pwd", "tty", "yes", "date", "mkdir", "test", "ulimit", "chroot",
-            "umount", "cut", "ip",
+            "umount", "cut", "ip", "stat", "rm",
         ] {
             symlink("busybox", root.join("bin").join(name)).unwrap();
         }
