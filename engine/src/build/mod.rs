@@ -23,6 +23,7 @@ pub use config::apply_changes;
 
 use crate::container::error::{Error, Result};
 use crate::container::parts::{BuildRequest, Builder, Networks, ProgressSink, Reader, Runtime};
+use crate::container::removal::remove_dir_all;
 use crate::container::{files, rooted};
 use crate::image::LocalImages;
 use options::Options;
@@ -54,7 +55,7 @@ impl LocalBuilder {
                 runtime.delete(&id).await?;
             }
             images.overlays.discard(&id)?;
-            fs_err::remove_dir_all(entry.path())?;
+            remove_dir_all(&entry.path())?;
         }
         Ok(Self {
             images,
@@ -78,7 +79,7 @@ struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = fs_err::remove_dir_all(&self.0) {
+        if let Err(error) = remove_dir_all(&self.0) {
             tracing::warn!(%error, "a build's folder stays until the next start");
         }
     }

@@ -13,7 +13,10 @@ use windlass_engine_api::types::PathStat;
 use super::error::{Error, Result};
 use super::record::Status;
 use super::registry::Container;
-use super::{Engine, clock, rooted};
+use super::{Engine, clock, removal, rooted};
+
+/// Folders in folders that an archive is made of: a container can nest as many as it likes.
+const DEEPEST: usize = 256;
 
 /// A container's root, kept mounted while this lives.
 pub struct Root {
@@ -59,6 +62,12 @@ impl Engine {
             _ => (self.images.mount(&container.id, &image).await?, true),
         };
         let fd = Arc::new(rooted::open_root(&path)?);
+        if !mounted && !is_of(pid, &container.id) {
+            return Err(Error::conflict(format!(
+                "container {} has just ended",
+                container.id
+            )));
+        }
         Ok(Root {
             engine: self.clone(),
             container: container.clone(),
@@ -66,6 +75,11 @@ impl Engine {
             fd,
         })
     }
+}
+
+/// Whether the number still means a process of the container: numbers come back, and another process' root may be the host's.
+fn is_of(pid: i32, container: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(container))
 }
 
 fn missing(path: &str) -> impl Fn(std::io::Error) -> Error {
@@ -80,7 +94,11 @@ fn missing(path: &str) -> impl Fn(std::io::Error) -> Error {
 /// The parent directory as the container sees it, and the last name.
 fn locate(root: &OwnedFd, path: &str) -> Result<(OwnedFd, String)> {
     let clean = format!("/{}", path.trim_matches('/'));
-    let (parent, name) = clean.rsplit_once('/').unwrap_or(("", ""));
+    let (parent, name) = match clean.rsplit_once('/') {
+        // The folder above as the container sees it, and not as the host does.
+        Some((_, "..")) => (clean.as_str(), "."),
+        parts => parts.unwrap_or(("", "")),
+    };
     let parent = rooted::open(
         root.as_fd(),
         Path::new(parent),
@@ -93,7 +111,7 @@ fn locate(root: &OwnedFd, path: &str) -> Result<(OwnedFd, String)> {
 /// What `docker cp` asks first; symbolic links are shown, not followed.
 pub fn stat(root: &OwnedFd, path: &str) -> Result<PathStat> {
     let (parent, name) = locate(root, path)?;
-    let at = if matches!(name.as_str(), "" | "." | "..") {
+    let at = if matches!(name.as_str(), "" | ".") {
         rooted::path_of(&parent).join(".")
     } else {
         rooted::path_of(&parent).join(&name)
@@ -191,7 +209,13 @@ pub fn pack(root: &OwnedFd, path: &str, out: impl Write) -> Result<()> {
         name
     };
     if metadata.is_dir() {
-        pack_directory(&mut tar, &at, Path::new(shown.trim_start_matches('/')))?;
+        let folder = open_folder(&at)?;
+        pack_directory(
+            &mut tar,
+            &folder,
+            Path::new(shown.trim_start_matches('/')),
+            0,
+        )?;
     } else {
         pack_entry(&mut tar, &at, Path::new(&shown), &metadata)?;
     }
@@ -203,28 +227,61 @@ pub fn pack(root: &OwnedFd, path: &str, out: impl Write) -> Result<()> {
 pub fn pack_all(root: &OwnedFd, out: impl Write) -> Result<()> {
     let mut tar = tar::Builder::new(out);
     tar.follow_symlinks(false);
-    pack_directory(&mut tar, &rooted::path_of(root).join("."), Path::new(""))?;
+    let folder = open_folder(&rooted::path_of(root).join("."))?;
+    pack_directory(&mut tar, &folder, Path::new(""), 0)?;
     tar.into_inner()?.flush()?;
     Ok(())
 }
 
-fn pack_directory(tar: &mut tar::Builder<impl Write>, at: &Path, shown: &Path) -> Result<()> {
-    if !shown.as_os_str().is_empty() {
-        tar.append_dir(shown, at)?;
+/// A link that has come to the folder's place is an error: it would lead into the host.
+fn open_folder(path: &Path) -> std::io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    open_itself(path, flags)
+}
+
+fn open_itself(path: &Path, flags: OFlag) -> std::io::Result<OwnedFd> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = flags | OFlag::O_NOFOLLOW;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path)?;
+    Ok(file.into())
+}
+
+/// The container may still run and put links in the place of folders: every folder is opened, and named from then on by what is open.
+fn pack_directory(
+    tar: &mut tar::Builder<impl Write>,
+    folder: &OwnedFd,
+    shown: &Path,
+    depth: usize,
+) -> Result<()> {
+    if depth > DEEPEST {
+        return Err(Error::message(format!(
+            "{} is more than {DEEPEST} folders deep",
+            shown.display()
+        )));
     }
-    let mut entries = fs::read_dir(at)?.collect::<std::io::Result<Vec<_>>>()?;
-    entries.sort_by_key(|e| e.file_name());
-    for entry in entries {
-        let metadata = match entry.metadata() {
+    let at = rooted::path_of(folder);
+    if !shown.as_os_str().is_empty() {
+        tar.append_dir(shown, &at)?;
+    }
+    let mut names = fs::read_dir(&at)?
+        .map(|entry| entry.map(|e| e.file_name()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    names.sort();
+    for name in names {
+        let path = at.join(&name);
+        let metadata = match std::fs::symlink_metadata(&path) {
             Ok(metadata) => metadata,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e.into()),
         };
-        let shown = shown.join(entry.file_name());
+        let shown = shown.join(&name);
         if metadata.is_dir() {
-            pack_directory(tar, &entry.path(), &shown)?;
+            pack_directory(tar, &open_folder(&path)?, &shown, depth + 1)?;
         } else {
-            pack_entry(tar, &entry.path(), &shown, &metadata)?;
+            pack_entry(tar, &path, &shown, &metadata)?;
         }
     }
     Ok(())
@@ -245,8 +302,8 @@ fn pack_entry(
     if kind.is_symlink() {
         tar.append_link(&mut header, shown, fs::read_link(at)?)?;
     } else if kind.is_file() {
-        // A growing file must not spoil the archive.
-        let file = fs::File::open(at)?;
+        // A growing file must not spoil the archive, and what is a pipe by now must not hold it up.
+        let file = std::fs::File::from(open_itself(at, OFlag::O_NONBLOCK)?);
         tar.append_data(
             &mut header,
             shown,
@@ -328,7 +385,7 @@ fn put_entry(
         }
         match (there.is_dir(), kind.is_dir()) {
             (true, true) => {}
-            (true, false) => fs::remove_dir_all(&at)?,
+            (true, false) => removal::remove_dir_all(&at)?,
             (false, _) => fs::remove_file(&at)?,
         }
     }
@@ -383,9 +440,14 @@ fn apply(at: &Path, header: &tar::Header, how: Unpacking) -> Result<()> {
     if how.keep_owners {
         std::os::unix::fs::lchown(at, Some(header.uid()? as u32), Some(header.gid()? as u32))?;
     }
-    let link = header.entry_type().is_symlink();
-    if !link {
-        fs::set_permissions(at, std::fs::Permissions::from_mode(header.mode()? & 0o7777))?;
+    // The container may still run: what has come to this place meanwhile may be a link into the host.
+    let file = open_itself(at, OFlag::O_PATH)?;
+    let file = rooted::path_of(&file);
+    if !fs::metadata(&file)?.is_symlink() {
+        fs::set_permissions(
+            &file,
+            std::fs::Permissions::from_mode(header.mode()? & 0o7777),
+        )?;
     }
     let time = nix::sys::time::TimeSpec::new(header.mtime()? as i64, 0);
     nix::sys::stat::utimensat(
@@ -420,6 +482,19 @@ mod tests {
             "text"
         );
         assert_eq!(stat(&root, "/link").unwrap().link_target, "/a");
+        let mut above = Vec::new();
+        pack(&root, "/..", &mut above).unwrap();
+        let mut above = tar::Archive::new(&above[..]);
+        let names: Vec<PathBuf> = above
+            .entries()
+            .unwrap()
+            .map(|e| e.unwrap().path().unwrap().into_owned())
+            .collect();
+        assert!(
+            names.contains(&"./link".into()) || names.contains(&"link".into()),
+            "{names:?}"
+        );
+        assert!(!names.iter().any(|n| n.ends_with("root/a")), "{names:?}");
         assert_eq!(stat(&root, "/a").unwrap().mode >> 31, 1);
         assert!(
             stat(&root, "/nosuch").is_err()

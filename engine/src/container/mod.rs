@@ -23,6 +23,7 @@ mod prepare;
 mod probe;
 pub mod record;
 mod registry;
+pub mod removal;
 mod restart;
 pub mod rooted;
 mod signal;

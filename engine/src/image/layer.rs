@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
+use crate::container::removal::remove_dir_all;
 
 /// What is known of a layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,7 +40,7 @@ impl LayerStore {
         };
         let temporary = store.temporary();
         if temporary.exists() {
-            fs_err::remove_dir_all(&temporary)?;
+            remove_dir_all(&temporary)?;
         }
         fs_err::create_dir_all(&temporary)?;
         fs_err::create_dir_all(root.join("layers"))?;
@@ -83,7 +84,7 @@ impl LayerStore {
         match fs_err::rename(self.directory(diff_id), &grave) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error.into()),
-            Ok(()) => Ok(fs_err::remove_dir_all(&grave)?),
+            Ok(()) => Ok(remove_dir_all(&grave)?),
         }
     }
 
@@ -129,7 +130,7 @@ impl PendingLayer {
         fs_err::write(directory.join("layer.json"), text)?;
         match fs_err::rename(&directory, self.store.directory(diff_id)) {
             Ok(()) => Ok(()),
-            Err(_) if self.store.has(diff_id) => Ok(fs_err::remove_dir_all(&directory)?),
+            Err(_) if self.store.has(diff_id) => Ok(remove_dir_all(&directory)?),
             Err(error) => Err(error.into()),
         }
     }
@@ -138,7 +139,7 @@ impl PendingLayer {
 impl Drop for PendingLayer {
     fn drop(&mut self) {
         if let Some(directory) = self.directory.take()
-            && let Err(error) = fs_err::remove_dir_all(&directory)
+            && let Err(error) = remove_dir_all(&directory)
         {
             tracing::warn!(%error, "an unfinished layer stays until the next start");
         }

@@ -12,6 +12,7 @@ use windlass_engine_api::types::Change;
 
 use super::tarball::{is_opaque, is_whiteout};
 use super::{Error, Image, ImageStore, Result};
+use crate::container::removal::remove_dir_all;
 
 /// Writable layers and their mounts.
 #[derive(Clone, Debug)]
@@ -124,7 +125,7 @@ impl Overlays {
     /// Unmounts and removes the writable layer.
     pub fn discard(&self, container: &str) -> Result<()> {
         self.unmount(container)?;
-        match fs_err::remove_dir_all(self.folder(container)) {
+        match remove_dir_all(&self.folder(container)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }

@@ -12,6 +12,7 @@ use windlass_engine_api::types::{StringMap, Volume};
 use crate::container::clock;
 use crate::container::error::{Error, Result};
 use crate::container::parts::Volumes;
+use crate::container::removal::remove_dir_all;
 
 const FILE: &str = "volume.json";
 const DATA: &str = "_data";
@@ -41,7 +42,10 @@ impl LocalVolumes {
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with('.') {
-                fs::remove_dir_all(entry.path())?;
+                // A volume that cannot be removed is no reason for having no engine.
+                if let Err(error) = remove_dir_all(&entry.path()) {
+                    tracing::warn!(%error, "what is left of a volume stays");
+                }
             }
         }
         Ok(Self {
@@ -83,7 +87,7 @@ impl LocalVolumes {
             fs::File::open(&self.folder)?.sync_all()
         });
         if written.is_err() {
-            fs::remove_dir_all(&new).ok();
+            remove_dir_all(&new).ok();
         }
         Ok(written?)
     }
@@ -173,7 +177,7 @@ impl Volumes for LocalVolumes {
         let gone = self.hidden();
         fs::rename(self.folder.join(name), &gone)?;
         fs::File::open(&self.folder)?.sync_all()?;
-        Ok(fs::remove_dir_all(&gone)?)
+        Ok(remove_dir_all(&gone)?)
     }
 }
 
