@@ -125,6 +125,9 @@ fn registries(path: &Path) -> anyhow::Result<RegistryConfig> {
 
 /// The real parts.
 async fn assemble(options: Options) -> anyhow::Result<Parts> {
+    // Images bring programs that run as root and device files: other users of the host must not get at them.
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(&options.root, std::fs::Permissions::from_mode(0o700))?;
     let images = LocalImages::open(&options.root, registries(&options.config)?)?;
     let runtime = Arc::new(LocalRuntime::open(&options.run)?);
     let networks = Arc::new(

@@ -19,6 +19,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// A registry that sends nothing for so long has stalled.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 5;
+/// Of a manifest or a token, as other engines have it too.
+const MAX_ANSWER: usize = 4 << 20;
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 
@@ -140,11 +142,7 @@ impl Registry {
             .get("docker-content-digest")
             .and_then(|value| value.to_str().ok());
         let digest = digest.map(str::to_owned);
-        let bytes = response
-            .bytes()
-            .await
-            .map_err(|error| failed(&url, &describe(&error)))?
-            .to_vec();
+        let bytes = small(&url, response).await?;
         Ok(RawManifest { bytes, digest })
     }
 
@@ -219,7 +217,7 @@ impl Registry {
             .iter()
             .find(|challenge| challenge.scheme == "bearer")
         {
-            return self.token(bearer).await.map(Some);
+            return self.token(bearer, response.url()).await.map(Some);
         }
         Ok(challenges
             .iter()
@@ -236,7 +234,7 @@ impl Registry {
         secret(&format!("Basic {pair}"))
     }
 
-    async fn token(&self, challenge: &Challenge) -> Result<HeaderValue> {
+    async fn token(&self, challenge: &Challenge, asked: &reqwest::Url) -> Result<HeaderValue> {
         if let Some(token) = self
             .auth
             .as_ref()
@@ -253,6 +251,12 @@ impl Registry {
             .unwrap_or_default();
         let mut url = reqwest::Url::parse(&realm)
             .map_err(|_| failed(&realm, "the registry's challenge names no valid realm"))?;
+        if asked.scheme() == "https" && url.scheme() != "https" {
+            return Err(failed(
+                &realm,
+                "the registry wants the login sent to an address without TLS",
+            ));
+        }
         let scope = format!("repository:{}:pull", self.reference.repository);
         let scope = challenge.parameters.get("scope").cloned().unwrap_or(scope);
         if let Some(service) = challenge.parameters.get("service") {
@@ -272,10 +276,9 @@ impl Registry {
             .await
             .map_err(|error| failed(&realm, &describe(&error)))?;
         let response = self.check(&realm, response)?;
-        let token: Token = response
-            .json()
-            .await
-            .map_err(|error| failed(&realm, &describe(&error)))?;
+        let token = small(&realm, response).await?;
+        let token: Token = serde_json::from_slice(&token)
+            .map_err(|error| failed(&realm, &format!("the token is not usable: {error}")))?;
         let token = token.token.or(token.access_token).unwrap_or_default();
         secret(&format!("Bearer {token}")).ok_or_else(|| failed(&realm, "the token is not usable"))
     }
@@ -346,6 +349,22 @@ fn http_client() -> Result<reqwest::Client> {
         .read_timeout(STALL_TIMEOUT)
         .build()
         .map_err(|error| Error::Unsupported(format!("HTTP client: {}", describe(&error))))
+}
+
+/// The whole of an answer that has no reason to be long.
+async fn small(url: &str, mut response: Response) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| failed(url, &describe(&error)))?
+    {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MAX_ANSWER {
+            return Err(failed(url, "the answer is over 4 MB"));
+        }
+    }
+    Ok(bytes)
 }
 
 fn may_pass(status: StatusCode) -> bool {
