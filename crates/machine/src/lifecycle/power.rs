@@ -75,7 +75,9 @@ impl Lifecycle {
             PowerAction::Start | PowerAction::Restart => State::Starting,
             PowerAction::Stop | PowerAction::Kill => State::Stopping,
         };
-        self.write(&mut machine, Vec::new()).await?;
+        // Others may note a new address meanwhile.
+        let state = machine.state;
+        machine = self.amend(name, |m| m.state = state.clone()).await?;
         let done = self.switch(provider, power, &mut machine, action).await;
         if let Err(error) = &done {
             self.note_failure(name, error).await;
@@ -100,8 +102,8 @@ impl Lifecycle {
         });
         acted.await?;
         if matches!(action, PowerAction::Stop | PowerAction::Kill) {
-            machine.state = State::Stopped;
-            return self.write(machine, Vec::new()).await;
+            *machine = self.amend(&name, |m| m.state = State::Stopped).await?;
+            return Ok(());
         }
         let instance = self
             .step(&name, Step::Boot, self.boot(provider, machine))
@@ -109,8 +111,12 @@ impl Lifecycle {
         machine.observe(&instance);
         self.step(&name, Step::Connect, self.connect(machine))
             .await?;
-        machine.state = State::Ready;
-        self.write(machine, Vec::new()).await
+        let ready = |m: &mut Machine| {
+            m.observe(&instance);
+            m.state = State::Ready;
+        };
+        *machine = self.amend(&name, ready).await?;
+        Ok(())
     }
 
     /// Asks the provider about a machine and notes new addresses. `None`: the provider has no such instance.

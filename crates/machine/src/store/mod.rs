@@ -114,6 +114,11 @@ pub enum StoreError {
         /// Ours.
         known: i64,
     },
+    /// The folder is not the store's alone.
+    #[error(
+        "{0} holds other things and is open to others, and the state directory is closed to all but its owner"
+    )]
+    Shared(String),
     /// A record that cannot be read.
     #[error("{what} in the store is damaged")]
     Damaged {

@@ -17,6 +17,10 @@ use crate::{Machine, MachineName};
 /// How long a write waits for another process's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Folders that lie beside the store.
+#[cfg(unix)]
+const OURS: [&str; 4] = ["locks", "machines", "projects", "local"];
+
 /// The embedded store.
 #[derive(Clone)]
 pub struct SqliteStore {
@@ -26,8 +30,10 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens `<state>/windlass.db`, made when absent; locks lie in `<state>/locks`. The directory is kept to its owner.
+    /// Opens `<state>/windlass.db`, made when absent; locks lie in `<state>/locks`. The directory is kept to its owner, so it must be
+    /// one of our own: `/tmp`, closed to everybody else, would be a broken computer.
     pub fn open(state: &Path) -> Result<Self, StoreError> {
+        check_own(state)?;
         let locks = state.join("locks");
         fs_err::create_dir_all(&locks)?;
         restrict(state)?;
@@ -84,6 +90,35 @@ fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")
+}
+
+/// Refuses a folder that holds other things and that others use.
+#[cfg(unix)]
+fn check_own(folder: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    let entries = match fs_err::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let mut others = false;
+    for entry in entries {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if name == "windlass.db" {
+            return Ok(());
+        }
+        others |= !OURS.contains(&name.as_ref()) && !name.starts_with("windlass.db");
+    }
+    let shared = fs_err::metadata(folder)?.permissions().mode() & 0o077 != 0;
+    if others && shared {
+        return Err(StoreError::Shared(folder.display().to_string()));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_own(_: &Path) -> Result<(), StoreError> {
+    Ok(())
 }
 
 #[cfg(unix)]

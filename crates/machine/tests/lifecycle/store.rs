@@ -91,3 +91,33 @@ async fn counts_of_fleets_are_there_for_the_next_process() {
     assert_eq!(one.store.count("shop", "web").await.unwrap(), None);
     assert_eq!(one.store.count("blog", "web").await.unwrap(), Some(1));
 }
+
+#[test]
+fn a_folder_that_others_use_is_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder.path(), permissions).unwrap();
+    };
+    let bits = || {
+        std::fs::metadata(folder.path())
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o7777
+    };
+    std::fs::write(folder.path().join("somebodys"), "").unwrap();
+    mode(0o1777);
+    let error = SqliteStore::open(folder.path()).err().unwrap();
+    assert!(matches!(error, StoreError::Shared(_)), "{error}");
+    assert_eq!(bits(), 0o1777);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    std::fs::remove_file(folder.path().join("somebodys")).unwrap();
+    std::fs::create_dir(folder.path().join("locks")).unwrap();
+    SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(bits(), 0o700);
+    // Ours by now, whatever else comes into it.
+    std::fs::write(folder.path().join("note"), "").unwrap();
+    SqliteStore::open(folder.path()).unwrap();
+}
