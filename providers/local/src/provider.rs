@@ -60,12 +60,24 @@ impl Local {
         let image = image::ensure(&client, &init.path).await?;
         let name = container_name(&request.name);
         let folder = layout.machines().join(&name);
-        if let Ok(other) = client.inspect_container(&name).await {
-            return match machine::instance(&other) {
-                // Made a moment ago by another windlass with the same token.
-                Some(found) if found.token == request.token => finish(&client, found).await,
-                _ => Err(taken(&request.name)),
-            };
+        match client.inspect_container(&name).await {
+            Ok(other) => {
+                return match machine::instance(&other) {
+                    // Made a moment ago by another windlass with the same token.
+                    Some(found) if found.token == request.token => finish(&client, found).await,
+                    _ => Err(taken(&request.name)),
+                };
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(failure::of_engine("cannot look for the machine")(error)),
+        }
+        // What a removal that was cut off has left of a former machine of this name.
+        match client.remove_volume(&volume_name(&request.name)).await {
+            // In use: another windlass was faster, which the next step finds out.
+            Err(error) if error.is_conflict() => {}
+            removed => gone_is_good(removed).map_err(failure::of_engine(
+                "cannot remove a former machine's volume",
+            ))?,
         }
         keys::write(&folder, request)?;
         let spec = machine::container(request, &image, &folder, self.limits);

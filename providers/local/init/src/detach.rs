@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
+const CLOSE_ON_EXEC: libc::c_uint = 4;
+
 /// Starts `command` and prints its process number. Its output goes where this program's errors go.
 pub fn run(command: &[OsString]) -> Result<()> {
     let (program, arguments) = command.split_first().context("a program is missing")?;
@@ -16,9 +18,14 @@ pub fn run(command: &[OsString]) -> Result<()> {
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::from(std::io::stderr().as_fd().try_clone_to_owned()?));
-    // SAFETY: setsid is a bare system call, allowed between fork and exec.
+    // SAFETY: both are bare system calls, allowed between fork and exec. The second only sets flags, so that what the caller's caller
+    // has open (a lock, a pipe that somebody waits at the end of) is not held for as long as the program runs; older kernels lack it.
     unsafe {
-        child.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into));
+        child.pre_exec(|| {
+            nix::unistd::setsid()?;
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_ON_EXEC);
+            Ok(())
+        });
     }
     let child = child
         .spawn()
