@@ -223,7 +223,7 @@ fn kind_of(error: &(dyn Error + 'static)) -> Option<Kind> {
         return match error {
             StoreError::NotFound(_) => Some(Kind::NotFound),
             StoreError::Locked { .. } => Some(Kind::Busy),
-            StoreError::Exists(_) => Some(Kind::Input),
+            StoreError::Exists(_) | StoreError::Shared(_) => Some(Kind::Input),
             _ => None,
         };
     }
@@ -270,6 +270,9 @@ fn hints_of(error: &(dyn Error + 'static)) -> Vec<String> {
     }
     if let Some(StoreError::NotFound(_)) = error.downcast_ref::<StoreError>() {
         return vec!["`windlass ls` lists the machines".to_owned()];
+    }
+    if let Some(StoreError::Shared(_)) = error.downcast_ref::<StoreError>() {
+        return vec!["set WINDLASS_HOME to a folder of its own".to_owned()];
     }
     Vec::new()
 }

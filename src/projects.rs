@@ -4,11 +4,27 @@
 
 use std::path::PathBuf;
 
-use crate::error::Result;
+use crate::error::{CommandError, Result};
 use crate::world::World;
 
 fn folder(world: &World) -> PathBuf {
     world.home.join("projects")
+}
+
+/// Whether a project can have this name, as Compose has it; it is a file's name here.
+pub fn check(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let good = name.starts_with(plain)
+        && name.chars().all(|c| plain(c) || c == '-' || c == '_')
+        && name.len() <= 63;
+    if good {
+        return Ok(());
+    }
+    Err(
+        CommandError::input(format!("`{name}` cannot name a project")).hint(
+            "it takes lower-case letters, digits, `-` and `_`, a letter or digit first, at most 63",
+        ),
+    )
 }
 
 /// Notes a project before anything of it is made. Its name is checked: letters, digits, `-` and `_`.
@@ -37,4 +53,17 @@ pub fn all(world: &World) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_no_path() {
+        assert!(check("shop").is_ok() && check("9_a-b").is_ok());
+        for bad in ["", "../windlass.db", "a/b", "Shop", "-a", ".", "a.b"] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -130,7 +130,8 @@ impl FileArgs {
 
     /// The project's name: as given, else the file's, else that of the only project that is up.
     pub fn project_name(&self, world: &World) -> Result<String> {
-        if let Some(name) = &self.project_name {
+        if let Some(name) = self.project_name.as_ref().filter(|name| !name.is_empty()) {
+            projects::check(name)?;
             return Ok(name.clone());
         }
         let no_file = match self.paths() {

@@ -14,6 +14,8 @@ use super::file::FileArgs;
 use crate::error::{CommandError, Result};
 use crate::world::World;
 
+/// What has no line end until then is shown in pieces.
+const LONGEST_LINE: usize = 1 << 20;
 /// Between two looks for new replicas, with `-f`.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -167,10 +169,20 @@ async fn copy(
     let mut begun: [Vec<u8>; 2] = [Vec::new(), Vec::new()];
     while let Some(frame) = stream.next().await? {
         let buffer = &mut begun[usize::from(frame.source == windlass_engine_api::Source::Stderr)];
+        let from = buffer.len();
         buffer.extend_from_slice(&frame.data);
-        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = buffer.drain(..=end).collect();
+        let mut searched = from;
+        while let Some(end) = buffer[searched..].iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=searched + end).collect();
+            searched = 0;
             if send(front, &line, sender).await.is_err() {
+                return Ok(());
+            }
+        }
+        if buffer.len() > LONGEST_LINE {
+            let mut piece = std::mem::take(buffer);
+            piece.push(b'\n');
+            if send(front, &piece, sender).await.is_err() {
                 return Ok(());
             }
         }
@@ -201,10 +213,10 @@ fn since(text: &str) -> Result<String, String> {
     }
     let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
     let seconds = match (number.parse::<i64>(), unit) {
-        (Ok(n), "s") => n,
-        (Ok(n), "m") => n * 60,
-        (Ok(n), "h") => n * 3600,
-        (Ok(n), "d") => n * 86400,
+        (Ok(n), "s") => Some(n),
+        (Ok(n), "m") => n.checked_mul(60),
+        (Ok(n), "h") => n.checked_mul(3600),
+        (Ok(n), "d") => n.checked_mul(86400),
         _ => {
             return Err(
                 "give a time like 2026-01-31T12:00:00Z, Unix seconds, or a time ago like 10m"
@@ -212,7 +224,10 @@ fn since(text: &str) -> Result<String, String> {
             );
         }
     };
-    Ok((OffsetDateTime::now_utc().unix_timestamp() - seconds).to_string())
+    let since = seconds.and_then(|s| OffsetDateTime::now_utc().unix_timestamp().checked_sub(s));
+    since
+        .map(|since| since.to_string())
+        .ok_or_else(|| format!("{text} is longer ago than can be counted"))
 }
 
 #[cfg(test)]

@@ -30,7 +30,9 @@ pub async fn run(args: Args, world: &World) -> Result<()> {
         world.machine(name).await?;
     }
     if !args.yes && !args.force {
-        confirm(&args.names)?;
+        // On a thread of its own: Ctrl-C must be heard while it waits.
+        let names = args.names.clone();
+        tokio::task::spawn_blocking(move || confirm(&names)).await??;
     }
     let what = if args.force {
         Remove::Record
