@@ -106,6 +106,8 @@ fn run(options: Options) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("TLS was set up twice"))?;
+    // Modes are meant as they are given: a stricter mask of whoever starts us would shut containers' users out of their own root.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let build = crate::build_id::of(Path::new("/proc/self/exe"))?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

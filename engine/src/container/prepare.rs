@@ -250,14 +250,15 @@ fn ready(mount: &MountRecord, rootfs: &Path) -> Result<MountSpec> {
             }
             if !mount.subpath.is_empty() {
                 let volume = rooted::open_root(&source)?;
-                let found = rooted::open(volume.as_fd(), Path::new(&mount.subpath), OFlag::O_PATH)
-                    .map_err(|e| {
+                // It is opened again when it is mounted: until then others may change what is there.
+                rooted::open(volume.as_fd(), Path::new(&mount.subpath), OFlag::O_PATH).map_err(
+                    |e| {
                         Error::invalid(format!(
                             "cannot access path {} in volume {}: {e}",
                             mount.subpath, mount.name
                         ))
-                    })?;
-                source = fs::read_link(rooted::path_of(&found))?;
+                    },
+                )?;
             }
         }
         _ => source = PathBuf::new(),

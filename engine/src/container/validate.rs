@@ -263,7 +263,29 @@ fn isolation(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
             "conflicting options: port publishing and the container type network mode",
         ));
     }
-    Ok(())
+    host.sysctls.keys().try_for_each(|name| sysctl(name, host))
+}
+
+/// Only what a container has for itself: everything else would be set for the whole host, and stay.
+fn sysctl(name: &str, host: &HostConfig) -> Result<()> {
+    const OF_IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let of_ipc = OF_IPC.contains(&name) || name.starts_with("fs.mqueue.");
+    let of_network = name.starts_with("net.");
+    if of_ipc && host.ipc_mode != "host" || of_network && host.network_mode != "host" {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "sysctl \"{name}\" is not in a namespace of the container's own: it would be set for the whole host"
+    )))
 }
 
 /// Labels of `windlass.publish-from`: CIDRs that may reach published ports; `None` means everybody.
@@ -306,6 +328,21 @@ mod tests {
         for (host, words) in [
             (restart("sometimes", 0), "unknown policy 'sometimes'"),
             (restart("always", 3), "maximum retry count"),
+            (
+                HostConfig {
+                    sysctls: [("vm.overcommit_memory".to_owned(), "1".to_owned())].into(),
+                    ..HostConfig::default()
+                },
+                "for the whole host",
+            ),
+            (
+                HostConfig {
+                    sysctls: [("net.core.somaxconn".to_owned(), "1".to_owned())].into(),
+                    network_mode: "host".to_owned(),
+                    ..HostConfig::default()
+                },
+                "for the whole host",
+            ),
             (
                 HostConfig {
                     auto_remove: true,

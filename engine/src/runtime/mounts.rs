@@ -124,6 +124,7 @@ fn wanted_mount(wanted: &MountSpec) -> Result<MountPlan> {
     })?;
     Ok(MountPlan {
         flags: MS_BIND | recursive | read_only,
+        data: record.subpath.clone(),
         propagation,
         ..bind(source, &record.destination)
     })

@@ -97,13 +97,26 @@ fn place(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     Ok(rooted::open(root, Path::new(path), OFlag::O_PATH)?)
 }
 
+/// What a bind shows. A path within a volume is not named: another container may put a link in its place.
+fn shown(wanted: &MountPlan) -> Result<Point> {
+    let source = Path::new(&wanted.source);
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let source = rustix::fs::open(source, flags, rustix::fs::Mode::empty())
+        .with_context(|| source.display().to_string())?;
+    if wanted.data.is_empty() {
+        return Ok(point(source));
+    }
+    let inside = rooted::open(source.as_fd(), Path::new(&wanted.data), OFlag::O_PATH)?;
+    Ok(point(inside))
+}
+
 /// The mount point, made when it is missing.
 fn target(root: BorrowedFd<'_>, wanted: &MountPlan) -> Result<OwnedFd> {
     let path = Path::new(&wanted.target);
     if let Ok(found) = rooted::open(root, path, OFlag::O_PATH) {
         return Ok(found);
     }
-    let is_file = wanted.kind == "bind" && !fs_err::metadata(&wanted.source)?.is_dir();
+    let is_file = wanted.kind == "bind" && !fs_err::metadata(&*shown(wanted)?)?.is_dir();
     if !is_file {
         rooted::make_directories(root, path)?;
         return place(root, &wanted.target);
@@ -145,7 +158,7 @@ fn bind(root: BorrowedFd<'_>, wanted: &MountPlan, at: &Path) -> Result<()> {
     let flags = MsFlags::from_bits_truncate(wanted.flags);
     let recursive = flags & MsFlags::MS_REC;
     mount(
-        Some(wanted.source.as_str()),
+        Some(&*shown(wanted)?),
         at,
         NOTHING,
         MsFlags::MS_BIND | recursive,

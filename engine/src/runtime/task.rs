@@ -144,7 +144,7 @@ pub struct MountPlan {
     pub kind: String,
     /// `MS_…`.
     pub flags: u64,
-    /// Options of the file system.
+    /// Options of the file system; of a bind the path within the source, looked up as if the source were the root.
     pub data: String,
     /// `MS_PRIVATE` … with `MS_REC`; 0: unchanged.
     pub propagation: u64,

@@ -143,7 +143,7 @@ async fn mounts_stay_inside() {
         },
         source,
     };
-    let mut spec = lab.spec(&["sh", "-c", "cat /data/file; touch /data/x 2>/dev/null || echo ro; echo new > /rw/made; cat /one; grep ' /scratch ' /proc/mounts | cut -d' ' -f1; ls /trap/deep"]);
+    let mut spec = lab.spec(&["sh", "-c", "cat /data/file; touch /data/x 2>/dev/null || echo ro; echo new > /rw/made; cat /one; grep ' /scratch ' /proc/mounts | cut -d' ' -f1; ls /trap/deep; cat /part/file"]);
     spec.mounts = vec![
         mount("volume", "/data", false, volume.clone()),
         mount("bind", "/rw", true, volume.clone()),
@@ -151,9 +151,14 @@ async fn mounts_stay_inside() {
         mount("tmpfs", "/scratch", true, "".into()),
         mount("bind", "/trap/deep", true, volume.clone()),
     ];
+    // A link that another container has put where a part of the volume was.
+    std::os::unix::fs::symlink("/", volume.join("part")).unwrap();
+    let mut part = mount("volume", "/part", true, volume.clone());
+    part.record.subpath = "part".to_owned();
+    spec.mounts.push(part);
     let (output, _) = lab.complete(&spec).await;
     assert_eq!(
-        output.stdout, "keptro\nkepttmpfs\nfile\nmade\n",
+        output.stdout, "keptro\nkepttmpfs\nfile\nmade\npart\nkept",
         "{output:?}"
     );
     assert_eq!(
