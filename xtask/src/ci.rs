@@ -1,34 +1,12 @@
 //! `cargo xtask ci`: every check, each a timed stage. It starts from a bare Debian with a Rust toolchain.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{output, run, run_with, succeeds};
-use crate::{budget, dependencies, engine, fixtures};
-
-/// What the build and the tests need from Debian: package, and a file that shows that it is there.
-const PACKAGES: &[(&str, &str)] = &[
-    ("musl-tools", "/usr/bin/musl-gcc"),
-    ("gcc-aarch64-linux-gnu", "/usr/bin/aarch64-linux-gnu-gcc"),
-    ("cmake", "/usr/bin/cmake"),
-    ("openssh-server", "/usr/sbin/sshd"),
-    ("sudo", "/usr/bin/sudo"),
-    ("openssh-client", "/usr/bin/ssh"),
-    ("busybox-static", "/bin/busybox"),
-    ("iproute2", "/sbin/ip"),
-    ("nftables", "/usr/sbin/nft"),
-    ("iptables", "/usr/sbin/iptables-legacy"),
-    ("docker-registry", "/usr/bin/docker-registry"),
-    ("apache2-utils", "/usr/bin/htpasswd"),
-    ("curl", "/usr/bin/curl"),
-    ("debootstrap", "/usr/sbin/debootstrap"),
-    ("skopeo", "/usr/bin/skopeo"),
-    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
-    ("qemu-utils", "/usr/bin/qemu-img"),
-    ("e2fsprogs", "/sbin/mkfs.ext4"),
-];
+use crate::run::{output, run, run_with};
+use crate::{budget, dependencies, engine, fixtures, packages};
 
 /// Crates built and tested by themselves: a build together would unify the engine's features with the command line's.
 const GROUPS: &[&[&str]] = &[
@@ -210,45 +188,11 @@ fn packages<'a>(group: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
 }
 
 fn prerequisites() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(_, file)| !Path::new(file).exists())
-        .map(|(package, _)| *package)
-        .collect();
-    if !missing.is_empty() {
-        run(&["apt-get", "update", "-qq"])?;
-        let mut argv = vec!["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
-        argv.extend(missing);
-        run(&argv)?;
-    }
-    // The client may come from elsewhere than Debian.
-    if !succeeds(&["docker", "--version"]) {
-        run(&[
-            "apt-get",
-            "install",
-            "-y",
-            "-qq",
-            "--no-install-recommends",
-            "docker-cli",
-        ])
-        .or_else(|_| {
-            run(&[
-                "apt-get",
-                "install",
-                "-y",
-                "-qq",
-                "--no-install-recommends",
-                "docker.io",
-            ])
-        })?;
-    }
-    let installed = output(&["rustup", "target", "list", "--installed"])?;
-    for target in ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"] {
-        if !installed.lines().any(|line| line == target) {
-            run(&["rustup", "target", "add", target])?;
-        }
-    }
-    Ok(())
+    packages::install(packages::BUILD)?;
+    packages::install(packages::TESTS)?;
+    packages::install_docker_client()?;
+    engine::add_target("x86_64-unknown-linux-musl")?;
+    engine::add_target("aarch64-unknown-linux-musl")
 }
 
 fn layers() -> Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: anything that a user could not do with the command line and an HTTP client.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -16,11 +17,11 @@ use windlass_load::{Pressure, Report, Steady, Target, closed_loop};
 
 use crate::engine::{self, target_folder};
 use crate::run::run;
-use crate::{fixtures, interrupt};
+use crate::{fixtures, interrupt, packages};
 
 const FILE: &str = "examples/fleet/windlass.yaml";
 /// Each request of the load keeps a processor busy for so long.
-const WORK: &str = "/work?ms=25";
+const WORK: &str = "work?ms=25";
 const LOAD_CONNECTIONS: usize = 8;
 const GROWS_WITHIN: Duration = Duration::from_secs(120);
 const SHRINKS_WITHIN: Duration = Duration::from_secs(180);
@@ -44,6 +45,7 @@ pub fn demo(options: &Options) -> Result<()> {
         "machines on this computer are containers with their own networks, which needs root: `sudo -E cargo demo`"
     );
     interrupt::catch()?;
+    packages::install(packages::DEMO)?;
     let mut steps = Steps::new();
     let mut windlass = build(options, &mut steps)?;
     let shown = show(&windlass, &mut steps);
@@ -126,14 +128,15 @@ fn show(windlass: &Windlass, steps: &mut Steps) -> Result<()> {
     })?;
     let address = ingress(windlass)?;
     let url = format!("http://{address}:8080/");
-    steps.time("a request to the ingress", || answer(&url))?;
+    let answer = steps.time("a request to the ingress", || answer(&url))?;
+    println!("{url} answers: {answer}\n");
     // Shown while it lives.
     watch(windlass.command(&["ls"]))?;
     watch(windlass.command(&["ps", "-f", FILE]))?;
     let runtime = Runtime::new()?;
     let steady = runtime.block_on(async { steady(&url) })?;
     let autoscale = Background::start(&mut windlass.command(&["autoscale", "-f", FILE]))?;
-    let scaled = scale(windlass, &runtime, &address, steps);
+    let scaled = scale(windlass, &runtime, &url, steps);
     autoscale.end()?;
     let seen = runtime.block_on(steady.stop());
     scaled?;
@@ -146,16 +149,16 @@ fn show(windlass: &Windlass, steps: &mut Steps) -> Result<()> {
     Ok(())
 }
 
-fn scale(windlass: &Windlass, runtime: &Runtime, address: &str, steps: &mut Steps) -> Result<()> {
-    let load = Load::start(runtime, &format!("http://{address}:8080{WORK}"))?;
+fn scale(windlass: &Windlass, runtime: &Runtime, url: &str, steps: &mut Steps) -> Result<()> {
+    let load = Load::start(runtime, &format!("{url}{WORK}"))?;
     let grown = steps.time("under load: until three machines serve", || {
-        wait_for_machines(windlass, 3, GROWS_WITHIN)
+        wait_for_machines(windlass, url, 3, GROWS_WITHIN)
     });
     let report = load.stop(runtime)?;
     grown?;
     println!("\nThe load:\n{report}");
     steps.time("without load: until there are two again", || {
-        wait_for_machines(windlass, 2, SHRINKS_WITHIN)
+        wait_for_machines(windlass, url, 2, SHRINKS_WITHIN)
     })
 }
 
@@ -195,13 +198,9 @@ fn steady(url: &str) -> Result<Steady> {
     ))
 }
 
-fn answer(url: &str) -> Result<()> {
-    let output = crate::run::output(&["curl", "-sS", "--fail", "--max-time", "10", url])?;
-    println!(
-        "{url} answers: {}",
-        output.lines().next().unwrap_or_default()
-    );
-    Ok(())
+fn answer(url: &str) -> Result<String> {
+    let text = crate::run::output(&["curl", "-sS", "--fail", "--max-time", "10", url])?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 /// The address of the fleet's first machine, which scaling in never removes.
@@ -220,26 +219,24 @@ fn machines(windlass: &Windlass) -> Result<Vec<serde_json::Value>> {
     Ok(listed.as_array().cloned().unwrap_or_default())
 }
 
-/// Machines that are there for good, and as many replicas that run.
-fn wait_for_machines(windlass: &Windlass, count: usize, limit: Duration) -> Result<()> {
+/// As many machines, and as many different replicas that answer through the ingress.
+fn wait_for_machines(windlass: &Windlass, url: &str, count: usize, limit: Duration) -> Result<()> {
     let begun = Instant::now();
     loop {
         interrupt::check()?;
         let there = machines(windlass)?.len();
-        let replicas = windlass.json(&["ps", "-f", FILE, "--format", "json"])?;
-        let running = replicas.as_array().map_or(0, |replicas| {
-            replicas
-                .iter()
-                .filter(|replica| replica["state"] == "running")
-                .count()
-        });
-        if there == count && running == count {
+        let mut replicas = BTreeSet::new();
+        for _ in 0..2 * count {
+            replicas.insert(answer(url)?);
+        }
+        if there == count && replicas.len() == count {
             return Ok(());
         }
         if begun.elapsed() > limit {
             bail!(
-                "after {:.0} s there are {there} machines with {running} replicas, not {count}",
-                limit.as_secs_f64()
+                "after {:.0} s there are {there} machines, and {} replicas answer, not {count}",
+                limit.as_secs_f64(),
+                replicas.len()
             );
         }
         std::thread::sleep(POLL);

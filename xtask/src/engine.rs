@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::packages;
 use crate::run::{output, run};
 
 /// Package, which is the binary's name too, and features.
@@ -31,6 +32,7 @@ pub struct Options {
 
 /// Builds, compresses, and prints the sizes; the folder to give as `WINDLASS_BINARIES`.
 pub fn build(options: &Options) -> Result<PathBuf> {
+    packages::install(packages::BUILD)?;
     let folder = folder(options)?;
     for arch in &options.arch {
         let target = match arch.as_str() {
@@ -122,7 +124,8 @@ fn compress(from: &Path, to: &Path) -> Result<()> {
     Ok(fs_err::rename(&temporary, to)?)
 }
 
-fn add_target(target: &str) -> Result<()> {
+/// Has rustup add a target where it is missing.
+pub fn add_target(target: &str) -> Result<()> {
     let installed = output(&["rustup", "target", "list", "--installed"])?;
     if installed.lines().any(|line| line == target) {
         return Ok(());

@@ -8,6 +8,7 @@ mod dependencies;
 mod engine;
 mod fixtures;
 mod interrupt;
+mod packages;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -45,6 +46,7 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Fixtures(options) => {
+            packages::install(packages::TESTS)?;
             interrupt::catch()?;
             fixtures::make(&options)
         }

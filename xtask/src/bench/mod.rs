@@ -12,12 +12,10 @@ use anyhow::{Result, ensure};
 use nix::sched::{CloneFlags, unshare};
 use windlass_fixtures::{Access, Cache, Registry, layers};
 
-use crate::engine;
-use crate::run::{run, succeeds};
+use crate::run::run;
+use crate::{engine, packages};
 use sample::Sample;
 use table::{Row, Table};
-
-const PACKAGES: [&str; 2] = ["docker.io", "busybox-static"];
 
 /// What to measure, and how often.
 #[derive(clap::Args, Clone, Debug)]
@@ -45,7 +43,9 @@ pub fn bench(options: &Options) -> Result<()> {
         nix::unistd::geteuid().is_root(),
         "engines need root: `sudo -E cargo xtask bench`"
     );
-    install_packages()?;
+    packages::install(packages::TESTS)?;
+    packages::install(packages::BENCH)?;
+    packages::install_docker_client()?;
     let built = engine::Options {
         arch: vec!["x86_64".to_owned()],
         profile: options.profile.clone(),
@@ -71,15 +71,6 @@ pub fn bench(options: &Options) -> Result<()> {
     )?;
     println!("\n{table}");
     Ok(())
-}
-
-fn install_packages() -> Result<()> {
-    if succeeds(&["dockerd", "--version"]) && succeeds(&["busybox", "true"]) {
-        return Ok(());
-    }
-    run(&["apt-get", "update", "-qq"])?;
-    let install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
-    run(&[&install[..], &PACKAGES[..]].concat())
 }
 
 fn sizes(table: &mut Table, built: &engine::Options) -> Result<()> {

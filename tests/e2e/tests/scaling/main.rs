@@ -1,8 +1,10 @@
 //! A fleet that follows its load, and a client that is always there and sees no failure.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use windlass_e2e::page;
 use windlass_fixtures::{Windlass, program};
 use windlass_load::{Pressure, Steady, Target, closed_loop};
 
@@ -27,22 +29,23 @@ fn scale(windlass: &Windlass) -> Result<()> {
     windlass.ok(&["up", "-f", FILE, "--driver", "local"])?;
     let address = first_address(windlass)?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let target = Target::new(&format!("http://{address}:8080/"), None)?;
+    let url = format!("http://{address}:8080/");
+    let target = Target::new(&url, None)?;
     let steady = runtime.block_on(async {
         Steady::start(target, Duration::from_millis(50), Duration::from_secs(30))
     });
     let mut autoscale = windlass.start(&["autoscale", "-f", FILE])?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let busy = Target::new(&format!("http://{address}:8080/work?ms=25"), None)?;
+    let busy = Target::new(&format!("{url}work?ms=25"), None)?;
     let load = runtime.spawn(async move {
         closed_loop(&busy, Pressure::full(8), async { drop(stopped.await) }).await
     });
-    let grown = wait_for_count(windlass, 3, GROWS_WITHIN);
+    let grown = wait_for_count(windlass, &url, 3, GROWS_WITHIN);
     // The load's task waits for it or has ended; both are well.
     let _ = stop.send(());
     let load = runtime.block_on(load)?;
     grown.with_context(|| format!("it did not grow:\n{}", autoscale.printed()))?;
-    wait_for_count(windlass, 2, SHRINKS_WITHIN)
+    wait_for_count(windlass, &url, 2, SHRINKS_WITHIN)
         .with_context(|| format!("it did not shrink:\n{}", autoscale.printed()))?;
     autoscale.signal(nix::sys::signal::Signal::SIGINT)?;
     autoscale.wait(Duration::from_secs(60))?;
@@ -69,22 +72,17 @@ fn first_address(windlass: &Windlass) -> Result<String> {
         .with_context(|| format!("no first machine: {machines}"))
 }
 
-/// Machines, each with a replica that runs.
-fn wait_for_count(windlass: &Windlass, count: usize, limit: Duration) -> Result<()> {
+/// So many machines, and as many different replicas that answer through the ingress.
+fn wait_for_count(windlass: &Windlass, url: &str, count: usize, limit: Duration) -> Result<()> {
     let what = format!("{count} machines serve");
     let (_, took) = program::wait_for(&what, limit, || {
         let machines = windlass
             .json(&["ls", "--filter", "fleet=web", "--format", "json"])
             .ok()?;
-        let replicas = windlass
-            .json(&["ps", "-f", FILE, "--format", "json"])
-            .ok()?;
-        let running = replicas
-            .as_array()?
-            .iter()
-            .filter(|it| it["state"] == "running")
-            .count();
-        (machines.as_array()?.len() == count && running == count).then_some(())
+        let answers = (0..2 * count)
+            .map(|_| page(url))
+            .collect::<Result<BTreeSet<_>>>();
+        (machines.as_array()?.len() == count && answers.ok()?.len() == count).then_some(())
     })?;
     println!("{what} after {:.0} s", took.as_secs_f64());
     Ok(())
