@@ -309,9 +309,42 @@ pub(super) fn host(machine: &MachineName) -> impl Fn(BoxError) -> ActionError + 
     move |e| ActionError::Host(format!("machine `{machine}`"), Some(e))
 }
 
+/// For what an engine does by itself: one that accepts and never answers must not hold the project for ever.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// `None` where the action has a limit of its own, or may take as long as the network or the container needs.
+fn limit(action: &Action) -> Option<Duration> {
+    match action {
+        Action::CreateMachine { .. }
+        | Action::RemoveMachine { .. }
+        | Action::PullImage { .. }
+        | Action::BuildImage { .. }
+        | Action::WaitReplica { .. }
+        | Action::StopReplica { .. } => None,
+        Action::Drain { within, .. } => Some(LONGEST + *within),
+        _ => Some(LONGEST),
+    }
+}
+
 #[async_trait]
 impl Executor for EngineExecutor {
     async fn execute(&self, action: &Action) -> Done {
+        let Some(within) = limit(action) else {
+            return self.carry_out(action).await;
+        };
+        let done = tokio::time::timeout(within, self.carry_out(action)).await;
+        done.unwrap_or_else(|_| {
+            Err(ActionError::TimedOut {
+                what: action.to_string(),
+                within,
+                log: String::new(),
+            })
+        })
+    }
+}
+
+impl EngineExecutor {
+    async fn carry_out(&self, action: &Action) -> Done {
         match action {
             Action::CreateMachine { machine, slot } => self.create_machine(machine, slot).await,
             Action::PullImage { machine, image } => self.pull(machine, image).await,
