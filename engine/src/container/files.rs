@@ -343,6 +343,8 @@ pub fn put(root: &OwnedFd, path: &str, archive: impl std::io::Read, how: Unpacki
         let mut entry = entry?;
         put_entry(&directory, &mut entry, how)?;
     }
+    // What lies behind its end is sent too: a client that is cut off in the middle of it hears of no answer.
+    std::io::copy(&mut archive.into_inner(), &mut std::io::sink())?;
     Ok(())
 }
 

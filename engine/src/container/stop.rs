@@ -120,7 +120,10 @@ impl Engine {
             seconds.map(|s| u64::try_from(s).map_or(Duration::MAX, Duration::from_secs));
         let timeout = timeout.or(configured).unwrap_or(Duration::from_secs(10));
         container.update(|r| r.state.stopped_by_hand = true);
-        container.persist()?;
+        // On a full disk too a container must stop: that is how room is made.
+        if let Err(error) = container.persist() {
+            tracing::warn!(id = container.id, %error, "that it was stopped by hand is not on disk");
+        }
         let mut progress = container.progress.subscribe();
         let before = progress.borrow_and_update().exits;
         if container.status() == Status::Paused {

@@ -122,7 +122,10 @@ impl ImageStore {
 
 /// Writes the archive's files into `root` as they are.
 fn read_archive(archive: impl Read, root: &Path) -> Result<()> {
-    unpack(peeked(archive)?, root, MAX_LAYER)?;
+    let mut archive = peeked(archive)?;
+    unpack(&mut archive, root, MAX_LAYER)?;
+    // To its end: a client that is cut off in the middle of it hears of no answer.
+    std::io::copy(&mut archive, &mut std::io::sink())?;
     Ok(())
 }
 
