@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base64::Engine as _;
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::{HeaderName, HeaderValue, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
@@ -81,19 +81,21 @@ where
         + 'static,
 {
     let (writer, reader) = tokio::io::duplex(PIPE);
+    let (failed, failure) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
         let fd = root.fd();
         let packed = blocking(move || work(&fd, SyncIoBridge::new(writer))).await;
         root.close().await;
         if let Err(error) = packed {
             tracing::warn!(%error, "packing");
+            failed.send(std::io::Error::other(error)).ok();
         }
     });
-    respond::typed(
-        StatusCode::OK,
-        "application/x-tar",
-        respond::stream(ReaderStream::with_capacity(reader, 64 * 1024)),
-    )
+    // An archive that is not whole must not look as if it were: the connection breaks instead of ending.
+    let failure = futures_util::stream::once(failure)
+        .filter_map(|failure| std::future::ready(failure.ok().map(Err)));
+    let pieces = ReaderStream::with_capacity(reader, 64 * 1024).chain(failure);
+    respond::typed(StatusCode::OK, "application/x-tar", respond::stream(pieces))
 }
 
 /// `PUT /containers/{id}/archive`.

@@ -305,3 +305,17 @@ fn containers_do_not_see_each_other() {
         }
     });
 }
+
+#[test]
+fn folders_nested_without_end() {
+    with_engine(|b| {
+        let nest = "i=0; while [ $i -lt 3000 ]; do mkdir d; cd d; i=$((i+1)); done; echo > /done";
+        b.ok(&["run", "--name", "nest", "box", "sh", "-c", nest]);
+        // What is not all of it does not look like it.
+        let archive = b.path("archive");
+        b.fails(&["export", "-o", archive.to_str().unwrap(), "nest"]);
+        b.ok(&["cp", "nest:/done", b.path("done").to_str().unwrap()]);
+        b.ok(&["rm", "-v", "nest"]);
+        assert_eq!(b.ok(&["ps", "-aq"]), "");
+    });
+}
