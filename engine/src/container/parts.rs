@@ -196,6 +196,8 @@ pub trait Runtime: Send + Sync {
     async fn resize(&self, id: &str, exec: Option<&str>, rows: u16, columns: u16) -> Result<()>;
     /// Runs a further process; the answer is its number on the host and its streams.
     async fn exec(&self, id: &str, exec: &str, process: &ProcessSpec) -> Result<(i32, Attachment)>;
+    /// Sends it a signal.
+    async fn signal_exec(&self, id: &str, exec: &str, signal: i32) -> Result<()>;
     /// Waits for its end.
     async fn wait_exec(&self, id: &str, exec: &str) -> Result<Exit>;
     /// Ends what is left of it and forgets it; nothing there is success.

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use windlass_engine_api::types::HealthResult;
 
 use super::health::{self, Check, OUTPUT};
@@ -67,7 +65,7 @@ impl Engine {
             ..ProcessSpec::default()
         });
         let exec = create::new_id();
-        let (pid, attachment) = match self.runtime.exec(&container.id, &exec, &process).await {
+        let (_, attachment) = match self.runtime.exec(&container.id, &exec, &process).await {
             Ok(started) => started,
             Err(error) => return (-1, error.message),
         };
@@ -83,7 +81,11 @@ impl Engine {
         match tokio::time::timeout(check.timeout, finished).await {
             Ok(result) => result,
             Err(_) => {
-                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+                // By its keeper, which knows whether the number is still its own.
+                let killed = self
+                    .runtime
+                    .signal_exec(&container.id, &exec, libc::SIGKILL);
+                killed.await.ok();
                 self.runtime.wait_exec(&container.id, &exec).await.ok();
                 (
                     -1,

@@ -347,6 +347,11 @@ impl Runtime for LocalRuntime {
         Ok((pid, Attachment { stdin, output }))
     }
 
+    async fn signal_exec(&self, id: &str, exec: &str, signal: i32) -> Result<()> {
+        let folder = self.of_exec(id, exec)?;
+        self.ask(id, &folder, &Request::Signal(signal)).await
+    }
+
     async fn wait_exec(&self, id: &str, exec: &str) -> Result<Exit> {
         let folder = self.of_exec(id, exec)?;
         let exit = self.ended(id, &folder).await?;

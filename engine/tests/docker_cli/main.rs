@@ -319,3 +319,37 @@ fn folders_nested_without_end() {
         assert_eq!(b.ok(&["ps", "-aq"]), "");
     });
 }
+
+#[test]
+fn a_health_check_that_hangs() {
+    with_engine(|b| {
+        b.ok(&[
+            "run",
+            "-d",
+            "--name",
+            "slow",
+            "--health-cmd",
+            "exec sleep 77",
+            "--health-timeout",
+            "500ms",
+            "--health-interval",
+            "100ms",
+            "--health-retries",
+            "2",
+            "box",
+            "sleep",
+            "300",
+        ]);
+        b.until("it is found unwell, again and again", |b| {
+            let seen = b.inspect(
+                "slow",
+                "{{.State.Health.Status}} {{.State.Health.FailingStreak}}",
+            );
+            ["unhealthy 3", "unhealthy 4"].contains(&seen.as_str())
+        });
+        let log = b.inspect("slow", "{{json .State.Health.Log}}");
+        assert!(log.contains("exceeded timeout"), "{log}");
+        let processes = b.ok(&["exec", "slow", "ps", "-o", "args"]);
+        assert!(processes.matches("sleep 77").count() <= 1, "{processes}");
+    });
+}
