@@ -338,6 +338,22 @@ mod tests {
         );
     }
 
+    /// What would make a part of one layer, and what it links to, another one.
+    #[test]
+    fn layers_are_named_by_digests_alone() {
+        let (_root, store) = store();
+        let layer = tar_of(&files(&[("evil/layer.json", b"{}"), ("evil/diff/a", b"a")])).unwrap();
+        let loaded = store.load(&docker_archive(&digest(&layer), &layer)[..]);
+        assert_eq!(loaded.unwrap().len(), 1);
+        let part = format!("{}/diff/evil", digest(&layer));
+        let error = store
+            .load(&docker_archive(&part, &layer)[..])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no sha256 digest"), "{error}");
+        assert!(!store.layers().has(&part));
+    }
+
     #[test]
     fn an_oci_layout_is_loaded() {
         let (_root, store) = store();

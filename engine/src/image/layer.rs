@@ -101,10 +101,12 @@ impl LayerStore {
         self.root.join("tmp")
     }
 
+    /// Whatever is asked for, it lies directly among the layers.
     fn directory(&self, diff_id: &str) -> PathBuf {
-        self.root
-            .join("layers")
-            .join(diff_id.trim_start_matches("sha256:"))
+        let hex = diff_id.trim_start_matches("sha256:");
+        let plain = !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_alphanumeric());
+        let name = if plain { hex } else { "none" };
+        self.root.join("layers").join(name)
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::reference::is_digest;
+
 /// A reference to content by digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -115,8 +117,19 @@ pub struct RootFs {
     #[serde(rename = "type", default)]
     pub kind: String,
     /// `sha256:…` of each uncompressed layer.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "digests")]
     pub diff_ids: Vec<String>,
+}
+
+/// They name folders here, and who made the image chose them.
+fn digests<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let all: Vec<String> = null_is_empty(from)?;
+    match all.iter().find(|text| !is_digest(text)) {
+        Some(bad) => Err(serde::de::Error::custom(format!(
+            "{bad:?} is no sha256 digest"
+        ))),
+        None => Ok(all),
+    }
 }
 
 /// One step of an image's making.
