@@ -35,7 +35,9 @@ pub fn merge(config: &mut ContainerConfig, image: &ContainerConfig) -> Result<()
     for (path, empty) in &image.volumes {
         config.volumes.entry(path.clone()).or_insert(*empty);
     }
-    for (name, value) in &image.labels {
+    // Whose container it is, is not for an image to say.
+    let others = |name: &&String| !name.starts_with("windlass.");
+    for (name, value) in image.labels.iter().filter(|(name, _)| others(name)) {
         config
             .labels
             .entry(name.clone())
@@ -135,6 +137,22 @@ mod tests {
             assert_eq!((config.entrypoint, config.cmd), wanted);
         }
         assert!(merge(&mut ContainerConfig::default(), &ContainerConfig::default()).is_err());
+    }
+
+    #[test]
+    fn an_image_does_not_say_whose_a_container_is() {
+        let labels = |all: &[(&str, &str)]| {
+            let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            all.iter().map(own).collect()
+        };
+        let image = ContainerConfig {
+            cmd: Some(words(&["x"])),
+            labels: labels(&[("windlass.project", "other"), ("version", "1")]),
+            ..ContainerConfig::default()
+        };
+        let mut config = ContainerConfig::default();
+        merge(&mut config, &image).unwrap();
+        assert_eq!(config.labels, labels(&[("version", "1")]));
     }
 
     #[test]
