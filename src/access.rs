@@ -68,8 +68,9 @@ impl HostAccess for Access {
                 let text = std::fs::read_to_string(given).map_err(|error| {
                     AccessError::new(format!("key file {}: {error}", given.display()))
                 })?;
+                // Before it takes the place of one that may work.
+                keys::check(given).map_err(|error| bad_key(given, error))?;
                 keys::write_private(&copy, &text).map_err(ssh_error)?;
-                keys::check(&copy).map_err(|error| bad_key(given, error))?;
                 Ok(HostKeys {
                     authorized_key: String::new(),
                     host_key: None,
