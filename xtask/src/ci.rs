@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::run::{output, run, run_with};
 use crate::{budget, dependencies, engine, fixtures, packages};
@@ -88,9 +88,34 @@ fn end_to_end(stages: &mut Stages) -> Result<()> {
     stages.run("end-to-end: fixtures", || {
         fixtures::make(&fixtures::Options { only: Vec::new() })
     })?;
+    stages.run("end-to-end: machines", || {
+        test_end_to_end("windlass-provider-local", "machines")
+    })?;
     for target in END_TO_END {
-        stages.run(&format!("end-to-end: {target}"), || test_end_to_end(target))?;
+        stages.run(&format!("end-to-end: {target}"), || {
+            test_end_to_end("windlass-e2e", target)
+        })?;
     }
+    stages.run("aarch64", aarch64)
+}
+
+/// The engine is built for the other architecture too, and runs there as far as an emulator of programs goes.
+fn aarch64() -> Result<()> {
+    let options = engine::Options {
+        arch: vec!["aarch64".to_owned()],
+        only: vec!["windlassd".to_owned()],
+        ..binaries_for_tests()
+    };
+    engine::build(&options)?;
+    let built = engine::target_folder()?.join("aarch64-unknown-linux-musl/engine-dev/windlassd");
+    let built = built
+        .to_str()
+        .context("the target folder's name is no text")?;
+    let version = output(&["qemu-aarch64-static", built, "--version"])?;
+    ensure!(
+        version.starts_with("windlassd "),
+        "`windlassd --version` on aarch64 printed `{version}`"
+    );
     Ok(())
 }
 
@@ -102,7 +127,7 @@ fn binaries_for_tests() -> engine::Options {
     }
 }
 
-fn test_end_to_end(target: &str) -> Result<()> {
+fn test_end_to_end(package: &str, target: &str) -> Result<()> {
     let folder = engine::target_folder()?;
     let environment: [(&str, PathBuf); 2] = [
         ("WINDLASS_BINARIES", engine::folder(&binaries_for_tests())?),
@@ -112,7 +137,7 @@ fn test_end_to_end(target: &str) -> Result<()> {
         "cargo",
         "test",
         "--package",
-        "windlass-e2e",
+        package,
         "--test",
         target,
         "--",

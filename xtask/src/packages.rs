@@ -13,6 +13,10 @@ pub type Package = (&'static str, &'static str);
 pub const BUILD: &[Package] = &[
     ("musl-tools", "/usr/bin/musl-gcc"),
     ("gcc-aarch64-linux-gnu", "/usr/bin/aarch64-linux-gnu-gcc"),
+    (
+        "libc6-dev-arm64-cross",
+        "/usr/aarch64-linux-gnu/include/stdio.h",
+    ),
     ("cmake", "/usr/bin/cmake"),
 ];
 
@@ -32,6 +36,7 @@ pub const TESTS: &[Package] = &[
     ("skopeo", "/usr/bin/skopeo"),
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
     ("qemu-utils", "/usr/bin/qemu-img"),
+    ("qemu-user-static", "/usr/bin/qemu-aarch64-static"),
     ("e2fsprogs", "/sbin/mkfs.ext4"),
 ];
 
