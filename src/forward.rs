@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 use windlass_engine_api::{Client, Dial, UnixDial};
@@ -121,6 +122,7 @@ fn start(world: &World, name: &MachineName, files: &Files) -> Result<std::proces
         .open(&files.log)?;
     fs_err::set_permissions(&files.log, std::fs::Permissions::from_mode(0o600))?;
     let program = std::env::current_exe()?;
+    keep_to_ourselves();
     let child = Command::new(&program)
         .args(["forward", name.as_str()])
         .env("WINDLASS_HOME", &world.home)
@@ -132,6 +134,21 @@ fn start(world: &World, name: &MachineName, files: &Files) -> Result<std::proces
     child.map_err(|error| {
         CommandError::failed(format!("cannot start {}", program.display())).because(&error)
     })
+}
+
+/// What we were started with beside the standard descriptors (a lock, a pipe at whose end somebody waits) is not handed on to a process
+/// that stays for hours.
+fn keep_to_ourselves() {
+    let Ok(entries) = fs_err::read_dir("/dev/fd") else {
+        return;
+    };
+    let numbers = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    for number in numbers.filter(|number| *number > 2).collect::<Vec<_>>() {
+        // One that is closed by now needs nothing.
+        let _ = fcntl(number, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+    }
 }
 
 /// Serves the socket until the machine is gone, nobody has used it for long, or a signal comes.

@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -119,8 +120,27 @@ fn holder(sandbox: &Sandbox) -> Option<Pid> {
 #[test]
 fn a_socket_that_leads_to_the_engine_and_goes_with_the_machine() {
     let (sandbox, _sshd) = machine();
+    let asked = sandbox.command(&[]);
+    let started = Command::new("sh")
+        .args(["-c", "exec 7>kept; exec \"$0\" env web1 --shell bash"])
+        .arg(Sandbox::program())
+        .env_clear()
+        .envs(asked.get_envs().filter_map(|(k, v)| Some((k, v?))))
+        .current_dir(sandbox.path("work"))
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(started.success());
     let (_, socket) = env(&sandbox);
     assert!(ping(&socket).ends_with("OK"));
+    let open = format!(
+        "/proc/{}/fd",
+        holder(&sandbox).unwrap().as_raw_nonzero().get()
+    );
+    for entry in fs_err::read_dir(open).unwrap().flatten() {
+        let file = fs_err::read_link(entry.path()).unwrap_or_default();
+        assert!(!file.ends_with("kept"), "what its starter had open");
+    }
     let mode = fs_err::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let first = holder(&sandbox).unwrap();
