@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::auth::{self, Identities};
 use crate::config::{ConfigError, Hop, HostConfig};
@@ -13,6 +14,9 @@ use crate::connection::{Connection, Greeted};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::host_key::{Accepted, Expected, FirstUse, Role, bracketed};
+
+/// How long an address may be silent before the next one is tried too.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 /// Told about each host key that was pinned.
 pub(crate) type OnFirstUse<'a> = &'a (dyn Fn(&FirstUse) + Send + Sync);
@@ -95,7 +99,7 @@ async fn tcp(stop: &Stop, limit: Duration) -> Result<TcpStream> {
                 source,
             })?
             .collect();
-        let stream = TcpStream::connect(addresses.as_slice()).await;
+        let stream = first_of(addresses).await;
         stream.map_err(|source| Error::Unreachable {
             address: address.clone(),
             source,
@@ -113,6 +117,28 @@ async fn tcp(stop: &Stop, limit: Duration) -> Result<TcpStream> {
     };
     options().map_err(|source| Error::Unreachable { address, source })?;
     Ok(stream)
+}
+
+/// The next address is tried when one fails, and beside it when that is silent: a network without a way for IPv6 must not use up all the
+/// time of a host that has both.
+async fn first_of(addresses: Vec<SocketAddr>) -> std::io::Result<TcpStream> {
+    let mut left = addresses.into_iter();
+    let mut tries = JoinSet::new();
+    let mut last = std::io::Error::other("the name has no address");
+    loop {
+        if let Some(address) = left.next() {
+            tries.spawn(TcpStream::connect(address));
+        }
+        tokio::select! {
+            tried = tries.join_next() => match tried {
+                None => return Err(last),
+                Some(Ok(Ok(stream))) => return Ok(stream),
+                Some(Ok(Err(error))) => last = error,
+                Some(Err(error)) => last = std::io::Error::other(error),
+            },
+            () = tokio::time::sleep(NEXT_ADDRESS), if left.len() > 0 => {}
+        }
+    }
 }
 
 fn timed_out(stop: &Stop, after: Duration) -> Error {
@@ -206,6 +232,36 @@ mod tests {
             .iter()
             .map(|s| format!("{}@{}:{}", s.user, s.host, s.port))
             .collect())
+    }
+
+    #[tokio::test]
+    async fn a_silent_address_does_not_hold_up_the_others() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let open = tokio::net::TcpListener::bind(any).await.unwrap();
+        let open = (open.local_addr().unwrap(), open);
+        let closed = {
+            let listener = tokio::net::TcpListener::bind(any).await.unwrap();
+            listener.local_addr().unwrap()
+        };
+        let full = tokio::net::TcpSocket::new_v4().unwrap();
+        full.bind(any).unwrap();
+        let full = full.listen(0).unwrap();
+        let silent = full.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) =
+            tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(silent)).await
+        {
+            waiting.push(stream.unwrap());
+            assert!(waiting.len() < 64, "it is never full");
+        }
+        for first in [closed, silent] {
+            let found = tokio::time::timeout(Duration::from_secs(5), first_of(vec![first, open.0]));
+            let peer = found.await.unwrap().unwrap().peer_addr().unwrap();
+            assert_eq!(peer, open.0);
+        }
+        let refused = first_of(vec![closed]).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert!(first_of(Vec::new()).await.is_err());
     }
 
     #[test]
