@@ -86,9 +86,19 @@ impl Master {
     }
 }
 
+/// Between fork and exec: a session of its own, with signals as a fresh program expects them, whatever our starter ignored.
+pub fn begin_session() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: the default action is no code of ours.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    Ok(())
+}
+
 /// Between fork and exec: a session of its own whose terminal is standard input.
 pub fn take_control() -> io::Result<()> {
-    nix::unistd::setsid()?;
+    begin_session()?;
     // SAFETY: a system call on standard input, which is the terminal's side for processes here.
     if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 {
         return Err(io::Error::last_os_error());

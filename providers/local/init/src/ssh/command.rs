@@ -136,7 +136,7 @@ fn with_terminal(
         .stdin(Stdio::from(slave.try_clone()?))
         .stdout(Stdio::from(slave.try_clone()?))
         .stderr(Stdio::from(slave));
-    // SAFETY: the closure makes two system calls and allocates nothing, as is allowed between fork and exec.
+    // SAFETY: the closure makes system calls and allocates nothing, as is allowed between fork and exec.
     unsafe {
         command.pre_exec(terminal::take_control);
     }
@@ -154,9 +154,9 @@ fn with_pipes(mut command: Command, children: &Children) -> io::Result<Process> 
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // SAFETY: setsid is a bare system call, as is allowed between fork and exec.
+    // SAFETY: bare system calls, as are allowed between fork and exec.
     unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into));
+        command.pre_exec(terminal::begin_session);
     }
     let (mut child, end) = children.spawn(&mut command)?;
     let missing = || io::Error::other("the pipe is missing");
