@@ -53,7 +53,8 @@ fn host(machine: &Machine, intents: &[Intent]) -> Host {
         slot: machine.slot.clone(),
         project: machine.project.clone(),
         labels: machine.labels.clone(),
-        private_address: machine.reachable_at().map(str::to_owned),
+        address: machine.address.clone(),
+        private_address: machine.private_address.clone(),
         ready: machine.engine.is_some()
             && !unfinished
             && !matches!(machine.state, State::Stopped | State::Stopping),

@@ -22,7 +22,9 @@ pub struct Host {
     pub project: Option<String>,
     /// Labels for placement.
     pub labels: BTreeMap<String, String>,
-    /// Where other machines reach it.
+    /// Where everybody reaches it.
+    pub address: Option<String>,
+    /// Where other machines reach it, when that is not its [`Host::address`].
     pub private_address: Option<String>,
     /// Its create is finished and it is not stopped.
     pub ready: bool,

@@ -2,7 +2,8 @@
 //!
 //! Deliberately absent: the replica's number, its name and its release, which do not make it another container.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -26,6 +27,8 @@ pub mod labels {
     pub const RELEASE: &str = "windlass.release";
     /// On the project's proxy.
     pub const INGRESS: &str = "windlass.ingress";
+    /// For the engine: the networks that reach the published ports from outside.
+    pub const PUBLISH_FROM: &str = "windlass.publish-from";
     /// The project, for tools that know Compose.
     pub const COMPOSE_PROJECT: &str = "com.docker.compose.project";
     /// The service, for tools that know Compose.
@@ -41,6 +44,15 @@ pub struct ContainerSpec {
     pub hash: String,
 }
 
+/// Who may reach from other machines what is published for the ingress.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Callers {
+    /// Who is on the network of the address.
+    Everybody,
+    /// These; the machine itself always may.
+    Only(BTreeSet<Ipv4Addr>),
+}
+
 /// Hex SHA-256.
 pub(crate) fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
@@ -52,23 +64,38 @@ pub(crate) fn hash(create: &CreateContainer) -> String {
 }
 
 /// The container of a service on one machine. `image` is what the engine is asked for, `image_id` what it has under that name;
-/// `private_address` is where the ingress reaches it.
+/// `address` is where the ingress reaches it.
 pub(crate) fn container(
     project: &Project,
     name: &str,
     image: &str,
     image_id: &str,
-    private_address: Option<&str>,
+    address: Option<&str>,
+    callers: &Callers,
 ) -> Option<ContainerSpec> {
     let service = project.services.get(name)?;
     let (network_mode, networking_config) = networks(project, name, service);
-    let create = CreateContainer {
+    let mut create = CreateContainer {
         config: config(project, name, service, image),
-        host_config: host_config(project, service, network_mode, private_address),
+        host_config: host_config(project, service, network_mode, address),
         networking_config,
     };
+    if let Callers::Only(callers) = callers
+        && is_published_for_ingress_only(service)
+    {
+        let text: Vec<String> = callers.iter().map(|a| format!("{a}/32")).collect();
+        let labels = &mut create.config.labels;
+        let label = labels.entry(labels::PUBLISH_FROM.to_owned());
+        label.or_insert_with(|| text.join(","));
+    }
     let hash = digest(format!("{}\n{image_id}", hash(&create)).as_bytes());
     Some(ContainerSpec { create, hash })
+}
+
+/// The engine's limit is one for all ports of a container, and those under `ports` are for everybody.
+fn is_published_for_ingress_only(service: &Service) -> bool {
+    let on_host = service.network_mode.as_deref() == Some("host");
+    service.ingress.is_some() && service.ports.is_empty() && !on_host
 }
 
 fn config(project: &Project, name: &str, service: &Service, image: &str) -> ContainerConfig {
@@ -119,7 +146,7 @@ fn host_config(
     project: &Project,
     service: &Service,
     network_mode: String,
-    private_address: Option<&str>,
+    address: Option<&str>,
 ) -> HostConfig {
     let resources = &service.resources;
     let (binds, mounts) = mounts(project, service);
@@ -127,7 +154,7 @@ fn host_config(
         network_mode,
         binds,
         mounts,
-        port_bindings: port_bindings(service, private_address),
+        port_bindings: port_bindings(service, address),
         restart_policy: restart(&service.restart),
         init: service.init.then_some(true),
         readonly_rootfs: service.read_only,
@@ -200,10 +227,7 @@ fn restart(policy: &Restart) -> RestartPolicy {
     }
 }
 
-fn port_bindings(
-    service: &Service,
-    private_address: Option<&str>,
-) -> BTreeMap<String, Vec<PortBinding>> {
+fn port_bindings(service: &Service, address: Option<&str>) -> BTreeMap<String, Vec<PortBinding>> {
     let mut bindings: BTreeMap<String, Vec<PortBinding>> = BTreeMap::new();
     for port in &service.ports {
         bindings
@@ -214,7 +238,7 @@ fn port_bindings(
                 host_port: port.published.map(|p| p.to_string()).unwrap_or_default(),
             });
     }
-    if let (Some(ingress), Some(address)) = (&service.ingress, private_address) {
+    if let (Some(ingress), Some(address)) = (&service.ingress, address) {
         bindings
             .entry(format!("{}/tcp", ingress.port))
             .or_default()
@@ -358,6 +382,7 @@ mod tests {
             "httpd:2.4",
             "sha256:1",
             Some("10.0.0.1"),
+            &Callers::Everybody,
         )
         .expect("spec")
     }
@@ -402,7 +427,8 @@ mod tests {
             assert_ne!(of(change).hash, base.hash, "{what}");
         }
         let project = project(|_| ());
-        let other = container(&project, "web", "httpd:2.4", "sha256:2", None).expect("spec");
+        let all = Callers::Everybody;
+        let other = container(&project, "web", "httpd:2.4", "sha256:2", None, &all).expect("spec");
         assert_ne!(other.hash, base.hash, "another image under the same name");
     }
 
@@ -420,18 +446,40 @@ mod tests {
         assert_eq!(moved.hash, base.hash);
     }
 
+    fn ingress() -> Option<Ingress> {
+        Some(Ingress {
+            host: None,
+            path: "/".to_owned(),
+            port: 9000,
+            listen: 80,
+            health_path: None,
+            drain: Duration::from_secs(30),
+        })
+    }
+
+    #[test]
+    fn only_the_proxies_reach_what_is_published_for_them() {
+        let callers = Callers::Only([Ipv4Addr::new(203, 0, 113, 1)].into());
+        let label = |change: fn(&mut Service)| {
+            let address = Some("203.0.113.2");
+            let spec = container(&project(change), "web", "httpd", "1", address, &callers);
+            let labels = spec.expect("spec").create.config.labels;
+            labels.get(labels::PUBLISH_FROM).cloned()
+        };
+        let alone = |s: &mut Service| {
+            s.ingress = ingress();
+            s.ports.clear();
+        };
+        assert_eq!(label(alone).as_deref(), Some("203.0.113.1/32"));
+        assert_eq!(label(|s| s.ingress = ingress()), None, "`ports` are open");
+        assert_eq!(label(|s| s.ports.clear()), None, "nothing is published");
+        let open = of(alone).create.config.labels;
+        assert!(!open.contains_key(labels::PUBLISH_FROM));
+    }
+
     #[test]
     fn the_ingress_port_is_bound_to_the_private_address() {
-        let spec = of(|s| {
-            s.ingress = Some(Ingress {
-                host: None,
-                path: "/".to_owned(),
-                port: 9000,
-                listen: 80,
-                health_path: None,
-                drain: Duration::from_secs(30),
-            });
-        });
+        let spec = of(|s| s.ingress = ingress());
         let binding = &spec.create.host_config.port_bindings["9000/tcp"][0];
         assert_eq!(binding.host_ip, "10.0.0.1");
         assert_eq!(binding.host_port, "");

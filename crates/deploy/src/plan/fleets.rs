@@ -1,13 +1,14 @@
 //! Machines as the plan sees them: those that are there, those still to come, those that go.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 use windlass_compose::model::Project;
 use windlass_machine::{MachineName, Slot};
 
 use super::Settings;
 use crate::error::PlanError;
+use crate::hosts::Host;
 use crate::observe::{Contents, Observed, ObservedMachine, Reach};
 
 /// A machine.
@@ -17,6 +18,10 @@ pub(super) struct Site<'a> {
     /// For placement; `fleet` is among them.
     pub(super) labels: BTreeMap<String, String>,
     pub(super) address: Option<IpAddr>,
+    /// It has no address of its own for other machines, so that everybody gets to what is published for them.
+    pub(super) is_public: bool,
+    /// Where its connections to other machines may come from; `None`: that is not known.
+    pub(super) sources: Option<BTreeSet<Ipv4Addr>>,
     /// As the store has it, for messages.
     pub(super) address_text: String,
     pub(super) view: View<'a>,
@@ -138,6 +143,8 @@ impl<'a> Sites<'a> {
                 }),
                 labels,
                 address: None,
+                is_public: false,
+                sources: None,
                 address_text: String::new(),
                 view: View::Coming,
                 stays: true,
@@ -162,12 +169,16 @@ impl<'a> Sites<'a> {
         if let Some(slot) = &host.slot {
             labels.insert("fleet".to_owned(), slot.fleet.clone());
         }
-        let address_text = host.private_address.clone().unwrap_or_default();
+        let own = host.private_address.as_ref();
+        let address_text = own.or(host.address.as_ref()).cloned().unwrap_or_default();
+        let address: Option<IpAddr> = address_text.parse().ok();
         let site = Site {
             name: host.name.clone(),
             slot: host.slot.clone(),
             labels,
-            address: address_text.parse().ok(),
+            address,
+            is_public: own.is_none() && address.is_some_and(|a| !a.is_loopback()),
+            sources: sources(host),
             address_text,
             view,
             stays: stay == Stay::Stays,
@@ -214,6 +225,17 @@ impl<'a> View<'a> {
             _ => Self::member(machine),
         }
     }
+}
+
+/// Its addresses; a name says too little. Ports are published on IPv4 only, so the others do not matter.
+fn sources(host: &Host) -> Option<BTreeSet<Ipv4Addr>> {
+    let mut sources = BTreeSet::new();
+    for text in [&host.private_address, &host.address].into_iter().flatten() {
+        if let IpAddr::V4(address) = text.parse().ok()? {
+            sources.insert(address);
+        }
+    }
+    Some(sources)
 }
 
 fn has_ordinal(machine: &ObservedMachine, ordinal: u32) -> bool {

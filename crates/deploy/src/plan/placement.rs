@@ -7,11 +7,12 @@ use windlass_compose::model::{Mode, Order, Project, Service};
 use windlass_machine::MachineName;
 
 use super::Settings;
-use super::fleets::{Site, Sites};
+use super::fleets::{Site, Sites, View};
 use super::ports::{Fixed, Ports, fixed_ports};
+use super::proxies::Proxies;
 use crate::error::PlanError;
 use crate::observe::{Availability, Replica};
-use crate::spec::{self, ContainerSpec};
+use crate::spec::{self, Callers, ContainerSpec};
 
 /// A service with its replicas on machines.
 pub(super) struct Placed<'a> {
@@ -65,6 +66,7 @@ pub(super) struct Placing<'p, 'a> {
     pub(super) project: &'a Project,
     pub(super) settings: &'a Settings,
     pub(super) sites: &'p Sites<'a>,
+    pub(super) proxies: &'p Proxies,
     pub(super) ports: Ports,
 }
 
@@ -73,7 +75,26 @@ impl<'a> Placing<'_, 'a> {
     fn spec(&self, name: &str, image: &str, site: &Site<'_>) -> Option<Arc<ContainerSpec>> {
         let id = site.contents()?.images.get(image)?;
         let address = site.address.map(|a| a.to_string());
-        spec::container(self.project, name, image, id, address.as_deref()).map(Arc::new)
+        let callers = self.callers(name, site)?;
+        spec::container(self.project, name, image, id, address.as_deref(), &callers).map(Arc::new)
+    }
+
+    /// Who may reach on this machine what is published for the ingress; `None`: a machine with a proxy is still to come.
+    fn callers(&self, name: &str, site: &Site<'_>) -> Option<Callers> {
+        if !site.is_public {
+            return Some(Callers::Everybody);
+        }
+        let mut addresses = BTreeSet::new();
+        for machine in self.proxies.of(name) {
+            let proxy = &self.sites.all[machine];
+            match &proxy.sources {
+                _ if matches!(proxy.view, View::Coming) => return None,
+                Some(sources) => addresses.extend(sources),
+                // Whom to let in is not known, and to let nobody in would end the service.
+                None => return Some(Callers::Everybody),
+            }
+        }
+        Some(Callers::Only(addresses))
     }
 
     /// All services, in the given order.

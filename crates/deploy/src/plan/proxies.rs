@@ -55,6 +55,15 @@ impl Proxies {
         }
         Ok(proxies)
     }
+
+    /// The machines whose proxies route to a service.
+    pub(super) fn of(&self, service: &str) -> impl Iterator<Item = &MachineName> {
+        let routing = self
+            .wanted
+            .iter()
+            .filter(move |(_, (_, services))| services.contains(service));
+        routing.map(|(machine, _)| machine)
+    }
 }
 
 fn check_addresses(

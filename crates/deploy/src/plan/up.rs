@@ -33,6 +33,7 @@ pub fn plan(
         project,
         settings,
         sites: &sites,
+        proxies: &proxies,
         ports: Ports::default(),
     };
     for (machine, (listen, _)) in &proxies.wanted {

@@ -9,12 +9,14 @@ use proptest::strategy::ValueTree;
 use windlass_compose::model::{Mode, Project};
 
 use super::projects::{Declared, Ground, Phase, declared, phases};
-use super::world::{Fault, Sim};
+use super::world::{Fault, Sim, State};
 use crate::apply::{World, converge};
 use crate::error::Result;
+use crate::hosts::Host;
 use crate::observe::{Availability, ReplicaState};
 use crate::plan::{Note, Settings, Volumes, plan, plan_down};
 use crate::report::Silent;
+use crate::spec::labels;
 
 /// Runs without a runtime: nothing in the simulation waits.
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -181,9 +183,30 @@ fn tables_are_right(
                 proxies += 1;
                 let routed: BTreeSet<_> = route.upstreams.iter().map(|u| u.address).collect();
                 prop_assert_eq!(&routed, &wanted);
+                only_proxies_are_let_in(&state, &name, &m.host)?;
             }
         }
         prop_assert!(proxies > 0, "nobody routes {}", name);
+    }
+    Ok(())
+}
+
+/// Replicas on a public address let this proxy in, and not everybody.
+fn only_proxies_are_let_in(
+    state: &State,
+    service: &str,
+    proxy: &Host,
+) -> Result<(), TestCaseError> {
+    let proxy = format!("{}/32", proxy.address.as_deref().unwrap_or_default());
+    for m in state.machines.values() {
+        let here = m.contents.replicas.iter().filter(|r| r.service == service);
+        for replica in here {
+            let spec = &m.specs[&replica.name].create.config.labels;
+            let callers = spec.get(labels::PUBLISH_FROM);
+            prop_assert_eq!(callers.is_none(), m.host.private_address.is_some());
+            let let_in = callers.is_none_or(|c| c.split(',').any(|c| c == proxy));
+            prop_assert!(let_in, "{} is refused by {:?}", proxy, callers);
+        }
     }
     Ok(())
 }

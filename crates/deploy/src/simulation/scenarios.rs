@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use windlass_compose::model::{
     Constraint, Deploy, Fleet, Ingress, Mode, Order, Port, Project, Service, Update,
 };
-use windlass_machine::MachineName;
+use windlass_machine::{MachineName, Slot};
 
 use super::projects::{Declared, Exposure, Ground, Shape};
 use super::properties::{up, up_as};
@@ -14,6 +14,7 @@ use crate::error::{ActionError, DeployError, PlanError};
 use crate::hosts::Host;
 use crate::observe::{Contents, Observed, ObservedMachine, Reach};
 use crate::plan::{Action, Note, Plan, Settings, plan};
+use crate::spec::labels;
 
 fn machine(name: &str, reach: Reach) -> (MachineName, ObservedMachine) {
     let name = MachineName::new(name).expect("name");
@@ -23,6 +24,7 @@ fn machine(name: &str, reach: Reach) -> (MachineName, ObservedMachine) {
         slot: None,
         project: None,
         labels: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
+        address: None,
         private_address: Some(format!("10.0.0.{}", number % 250)),
         ready: true,
         unfinished: false,
@@ -141,6 +143,62 @@ fn one_machine_or_one_fleet_needs_no_placement() {
         [("shop-web-1".to_owned(), 1), ("shop-web-2".to_owned(), 1)].into(),
         "the fleet, and not the machine that somebody made"
     );
+}
+
+/// The label that says who gets to the new replica on `b`, which has a public address only, while `a` has the proxy.
+fn callers_on_b(a: &[&str; 2], change: fn(&mut Service)) -> Option<String> {
+    let mut observed = seen(&["a", "b"]);
+    let machines = observed.machines.values_mut();
+    for ((machine, [address, own]), ordinal) in machines.zip([*a, ["198.18.0.2", ""]]).zip(1..) {
+        let host = &mut machine.host;
+        let fleet = "web".to_owned();
+        host.slot = Some(Slot { fleet, ordinal });
+        host.project = Some("shop".to_owned());
+        host.address = Some(address.to_owned());
+        host.private_address = (!own.is_empty()).then(|| own.to_owned());
+    }
+    let web = service(|s| {
+        s.deploy.mode = Mode::Global;
+        s.ingress = ingress();
+        change(s);
+    });
+    let project = project(vec![("web", web)], &[("web", 1, 2)]);
+    let settings = Settings {
+        ingress_images: [("x86_64".to_owned(), "windlass/ingress:1".to_owned())].into(),
+        scale: [("web".to_owned(), 2)].into(),
+        ..Settings::default()
+    };
+    let plan = plan(&project, &observed, &settings).expect("plan");
+    let labels = plan.steps.iter().find_map(|step| match &step.action {
+        Action::CreateReplica {
+            replica, container, ..
+        } if replica.machine.as_str() == "b" => {
+            Some(container.as_ref()?.create.config.labels.clone())
+        }
+        _ => None,
+    });
+    labels.expect("made").remove(labels::PUBLISH_FROM)
+}
+
+#[test]
+fn only_the_proxies_get_to_a_replica_on_a_public_address() {
+    let callers = |a| callers_on_b(a, |_| ());
+    assert_eq!(
+        callers(&["198.18.0.1", ""]).as_deref(),
+        Some("198.18.0.1/32")
+    );
+    let both = callers(&["198.18.0.1", "10.0.0.1"]);
+    assert_eq!(both.as_deref(), Some("10.0.0.1/32,198.18.0.1/32"));
+    let named = callers(&["web1.example", "10.0.0.1"]);
+    assert_eq!(
+        named, None,
+        "where the proxy's requests come from is not known"
+    );
+    let with_ports = callers_on_b(&["198.18.0.1", ""], |s| {
+        s.ports = port(9000);
+        s.deploy.update.order = Order::StopFirst;
+    });
+    assert_eq!(with_ports, None);
 }
 
 #[test]

@@ -21,12 +21,12 @@ use crate::spec::{ContainerSpec, digest, labels};
 
 /// A machine of the world.
 pub(super) struct SimMachine {
-    host: Host,
+    pub(super) host: Host,
     /// Nobody can talk to it; what runs on it goes on.
     pub(super) unreachable: bool,
     pub(super) contents: Contents,
     /// Container name → what it was made from.
-    specs: BTreeMap<String, ContainerSpec>,
+    pub(super) specs: BTreeMap<String, ContainerSpec>,
     next_port: u16,
 }
 
@@ -165,14 +165,17 @@ impl State {
     ) {
         self.addresses += 1;
         let n = self.addresses;
-        let address = format!("10.0.{}.{}", n / 200, n % 200 + 1);
+        let at = |network: &str| format!("{network}.{}.{}", n / 200, n % 200 + 1);
+        // Every other one has a network of its own.
+        let private_address = n.is_multiple_of(2).then(|| at("10.0"));
         let machine = SimMachine {
             host: Host {
                 name: name.clone(),
                 slot,
                 project,
                 labels: fleet_labels.clone(),
-                private_address: Some(address),
+                address: Some(at("198.18")),
+                private_address,
                 ready: true,
                 unfinished: false,
             },

@@ -24,6 +24,7 @@ impl Machines {
             slot: slot.cloned(),
             project: project.map(str::to_owned),
             labels: BTreeMap::new(),
+            address: None,
             private_address: Some(format!("10.0.0.{}", all.len() + 1)),
             ready: true,
             unfinished: false,
