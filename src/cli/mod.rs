@@ -23,6 +23,7 @@ mod rm;
 mod ssh;
 mod status;
 mod up;
+mod upgrade;
 mod version;
 
 pub use file::Loaded;
@@ -71,6 +72,7 @@ enum Command {
     Restart(power::Args),
     /// Cuts the power of machines
     Kill(power::Args),
+    Upgrade(upgrade::Args),
     Rm(rm::Args),
     Env(env::Args),
     Up(up::Args),
@@ -176,6 +178,7 @@ async fn dispatch(command: Command, world: &World) -> Result<()> {
         Command::Stop(args) => power::run(args, PowerAction::Stop, world).await,
         Command::Restart(args) => power::run(args, PowerAction::Restart, world).await,
         Command::Kill(args) => power::run(args, PowerAction::Kill, world).await,
+        Command::Upgrade(args) => upgrade::run(args, world).await,
         Command::Rm(args) => rm::run(args, world).await,
         Command::Env(args) => env::run(args, world).await,
         Command::Up(args) => up::run(args, world).await,

@@ -20,7 +20,7 @@ fn every_command_has_a_help_text() {
     let help = sandbox.run(&["--help"]);
     snapshot!("help", help);
     let commands = commands(&help.stdout);
-    let wanted = "create ls status ip inspect ssh start stop restart kill rm env up down ps logs autoscale version completion";
+    let wanted = "create ls status ip inspect ssh start stop restart kill upgrade rm env up down ps logs autoscale version completion";
     for command in wanted.split(' ') {
         assert!(commands.iter().any(|c| c == command), "no `{command}`");
     }

@@ -43,7 +43,7 @@ fn options_are_checked_before_anything_is_made() {
 fn machines_that_are_not_there() {
     let sandbox = Sandbox::new();
     for command in [
-        "status", "ip", "inspect", "ssh", "start", "stop", "restart", "kill", "env",
+        "status", "ip", "inspect", "ssh", "start", "stop", "restart", "kill", "upgrade", "env",
     ] {
         let ran = sandbox.run(&[command, "web1"]);
         assert_eq!(ran.code, Some(3), "{ran}");

@@ -10,7 +10,9 @@ mod report;
 pub mod store;
 
 pub use access::{AccessError, HostAccess, HostKeys};
-pub use lifecycle::{CreateSpec, Lifecycle, LifecycleError, Orphans, PowerAction, Remove};
+pub use lifecycle::{
+    CreateSpec, Lifecycle, LifecycleError, Orphans, PowerAction, Remove, Upgraded,
+};
 pub use name::{MachineName, NameError};
 pub use record::{Engine, EngineKind, Machine, Slot, State};
 pub use report::{Event, Phase, Reporter, Silent, Step};

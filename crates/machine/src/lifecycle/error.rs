@@ -80,6 +80,20 @@ pub enum LifecycleError {
         /// Which machine.
         machine: MachineName,
     },
+    /// It is switched off.
+    #[error("machine `{machine}` is stopped")]
+    Off {
+        /// Which machine.
+        machine: MachineName,
+    },
+    /// Its engine was there before.
+    #[error(
+        "machine `{machine}` runs an engine that windlass did not install, and that it does not upgrade"
+    )]
+    NotOurs {
+        /// Which machine.
+        machine: MachineName,
+    },
     /// A crash made by a test.
     #[error("crashed at {0:?}")]
     Crashed(Point),
@@ -109,6 +123,7 @@ impl LifecycleError {
             Self::Unfinished { machine } => Some(format!(
                 "give the same `windlass create` again to finish it, or `windlass rm {machine}` to undo it"
             )),
+            Self::Off { machine } => Some(format!("start it with `windlass start {machine}`")),
             Self::NotUp { machine, .. } | Self::InstanceFailed { machine } => Some(format!(
                 "try again later, or give it up with `windlass rm {machine}`"
             )),

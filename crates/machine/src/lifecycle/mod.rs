@@ -1,4 +1,4 @@
-//! The lifecycle of a machine: create, power, remove; each step idempotent and written down before it is taken.
+//! The lifecycle of a machine: create, power, upgrade, remove; each step idempotent and written down before it is taken.
 //!
 //! Killed at any point, the same call again goes on where the last one stopped. Deliberately absent: what a provider or a
 //! host does in a step ([`windlass_provider::Provider`], [`HostAccess`]), and which machines there should be.
@@ -9,6 +9,7 @@ mod orphans;
 mod power;
 mod remove;
 mod retry;
+mod upgrade;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,6 +25,7 @@ pub use error::LifecycleError;
 pub use orphans::Orphans;
 pub use power::PowerAction;
 pub use remove::Remove;
+pub use upgrade::Upgraded;
 
 type Result<T, E = LifecycleError> = std::result::Result<T, E>;
 
@@ -162,7 +164,7 @@ impl Default for Patience {
     }
 }
 
-/// Makes, switches and removes machines. Cheap to clone; several machines at once are fine.
+/// Makes, switches, upgrades and removes machines. Cheap to clone; several machines at once are fine.
 #[derive(Clone)]
 pub struct Lifecycle {
     /// Where records and intents are kept.

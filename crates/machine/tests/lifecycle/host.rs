@@ -17,6 +17,8 @@ use windlass_provider::{Fake, LoginKey, OptionValues};
 pub struct Hosts {
     keys: Mutex<BTreeSet<MachineName>>,
     pub refuse: Mutex<Option<&'static str>>,
+    /// The digest of the engine that is installed today.
+    pub engine: Mutex<Option<&'static str>>,
 }
 
 impl Hosts {
@@ -55,7 +57,7 @@ impl HostAccess for Hosts {
         Ok(Engine {
             kind: EngineKind::Bundled,
             version: "1".to_owned(),
-            digest: None,
+            digest: self.engine.lock().unwrap().map(str::to_owned),
             socket: "/run/windlass/engine.sock".to_owned(),
         })
     }
