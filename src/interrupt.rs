@@ -26,21 +26,34 @@ pub async fn unless<T>(work: impl Future<Output = T>) -> Result<T, Interrupted> 
 
 /// Waits until the process is asked to end, and gives the exit code.
 pub async fn asked() -> u8 {
-    let listen = || -> io::Result<(Signal, Signal)> {
-        Ok((
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        ))
-    };
-    match listen() {
-        Ok((mut interrupt, mut terminate)) => tokio::select! {
-            _ = interrupt.recv() => 130,
-            _ = terminate.recv() => 143,
-        },
-        Err(error) => {
-            // Then the signals end the process the hard way, which the store is made for.
-            tracing::debug!(%error, "signals are not listened to");
-            std::future::pending().await
+    Requests::listen().next().await
+}
+
+/// The signals that ask the process to end, one after the other.
+pub struct Requests(Option<(Signal, Signal)>);
+
+impl Requests {
+    /// From now on.
+    pub fn listen() -> Self {
+        let listen = || -> io::Result<(Signal, Signal)> {
+            Ok((
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+            ))
+        };
+        // Where that fails the signals end the process the hard way, which the store is made for.
+        let failed = |error: &io::Error| tracing::debug!(%error, "signals are not listened to");
+        Self(listen().inspect_err(failed).ok())
+    }
+
+    /// Waits for the next one, and gives the exit code.
+    pub async fn next(&mut self) -> u8 {
+        match &mut self.0 {
+            Some((interrupt, terminate)) => tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            },
+            None => std::future::pending().await,
         }
     }
 }

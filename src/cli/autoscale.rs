@@ -78,14 +78,36 @@ pub async fn run(args: Args, world: &World) -> Result<ExitCode> {
     });
     let all = join_all(each);
     tokio::pin!(all);
+    let mut requests = interrupt::Requests::listen();
     tokio::select! {
         done = &mut all => return finish(done),
-        _ = interrupt::asked() => drop(stop),
+        _ = requests.next() => drop(stop),
     }
-    let done = all.await;
+    if args.once {
+        world
+            .progress
+            .line("ends once that is done; a second Ctrl-C drops it");
+    }
+    let done = tokio::select! {
+        done = &mut all => done,
+        code = requests.next() => return Ok(dropped(world, code)),
+    };
     world.progress.abandon();
     world.progress.line("autoscale has ended; the machines stay as they are, and `windlass autoscale` goes on from here");
     finish(done)
+}
+
+/// After a second signal.
+fn dropped(world: &World, code: u8) -> ExitCode {
+    let steps = world.progress.abandon();
+    let middle = match steps.is_empty() {
+        true => String::new(),
+        false => format!(" in the middle of {}", steps.join(", ")),
+    };
+    world.progress.line(&format!(
+        "interrupted{middle}; what was begun is recorded, and the same command goes on with it"
+    ));
+    ExitCode::from(code)
 }
 
 fn finish(done: Vec<Result<()>>) -> Result<ExitCode> {

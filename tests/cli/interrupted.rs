@@ -1,5 +1,6 @@
 //! Ctrl-C, `kill -9` and several processes at once: nothing is lost, and the next command goes on.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::process::Child;
 use std::time::Duration;
@@ -18,7 +19,7 @@ fn hanging_host() -> (TcpListener, String) {
     (listener, port)
 }
 
-/// A create that is on its way to a host that hangs.
+/// A command that is on its way to a host that hangs.
 fn stuck(sandbox: &Sandbox, host: &TcpListener, arguments: &[&str]) -> Child {
     let child = sandbox.command(arguments).spawn().unwrap();
     host.set_nonblocking(true).unwrap();
@@ -45,6 +46,47 @@ fn ctrl_c_says_what_is_unfinished() {
     snapshot!("ctrl_c", text);
     assert_eq!(ran.code, Some(130));
     assert_eq!(sandbox.names(), ["web1"]);
+}
+
+#[test]
+fn a_second_ctrl_c_drops_what_the_first_waits_for() {
+    let sandbox = Sandbox::new();
+    let sshd = Sshd::start();
+    let (host, port) = hanging_host();
+    let file = format!(
+        "name: shop
+services:
+  web:
+    image: httpd:2.4
+x-fleets:
+  web:
+    provider: generic
+    min: 1
+    max: 1
+    target: {{cpu: 60}}
+    options: {{ip-address: 127.0.0.1, ssh-port: {port}, ssh-key: {}}}
+",
+        sshd.key().display()
+    );
+    sandbox.write("windlass.yaml", &file);
+    let arguments = ["autoscale", "--once"];
+    let mut child = stuck(&sandbox, &host, &arguments);
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::INT).unwrap();
+    let mut before = String::new();
+    while !before.ends_with("a second Ctrl-C drops it\n") {
+        assert_ne!(said.read_line(&mut before).unwrap(), 0, "{before}");
+    }
+    kill_process(pid, Signal::INT).unwrap();
+    let mut after = String::new();
+    said.read_to_string(&mut after).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{after}");
+    assert_eq!(
+        after,
+        "interrupted in the middle of shop-web-1: connect; what was begun is recorded, and the same command goes on with it\n"
+    );
+    assert_eq!(sandbox.names(), ["shop-web-1"]);
 }
 
 #[test]
