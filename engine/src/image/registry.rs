@@ -38,6 +38,7 @@ pub struct Registry {
     http: reqwest::Client,
     endpoints: Vec<String>,
     reference: Reference,
+    /// For the last of the endpoints, which is the registry itself; nothing of it goes to a mirror.
     auth: Option<RegistryAuth>,
     /// What to send as `Authorization`, by endpoint.
     logins: Mutex<HashMap<String, HeaderValue>>,
@@ -182,7 +183,7 @@ impl Registry {
             match outcome {
                 Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !challenged => {
                     challenged = true;
-                    match self.log_in(&response).await? {
+                    match self.log_in(endpoint, &response).await? {
                         Some(login) => drop(self.logins().insert(endpoint.to_owned(), login)),
                         None => return Ok(response),
                     }
@@ -207,7 +208,8 @@ impl Registry {
     }
 
     /// The answer to a challenge; `None` where we have nothing to answer with.
-    async fn log_in(&self, response: &Response) -> Result<Option<HeaderValue>> {
+    async fn log_in(&self, endpoint: &str, response: &Response) -> Result<Option<HeaderValue>> {
+        let auth = self.auth_at(endpoint);
         let challenges = response.headers().get_all(WWW_AUTHENTICATE);
         let challenges: Vec<Challenge> = challenges
             .iter()
@@ -217,27 +219,27 @@ impl Registry {
             .iter()
             .find(|challenge| challenge.scheme == "bearer")
         {
-            return self.token(bearer, response.url()).await.map(Some);
+            return self.token(bearer, response.url(), auth).await.map(Some);
         }
         Ok(challenges
             .iter()
             .any(|challenge| challenge.scheme == "basic")
-            .then(|| self.basic())
+            .then(|| auth.and_then(basic))
             .flatten())
     }
 
-    fn basic(&self) -> Option<HeaderValue> {
-        use base64::Engine as _;
-        let auth = self.auth.as_ref()?;
-        let pair = base64::engine::general_purpose::STANDARD
-            .encode(format!("{}:{}", auth.username, auth.password));
-        secret(&format!("Basic {pair}"))
+    fn auth_at(&self, endpoint: &str) -> Option<&RegistryAuth> {
+        let own = self.endpoints.last().is_some_and(|own| own == endpoint);
+        self.auth.as_ref().filter(|_| own)
     }
 
-    async fn token(&self, challenge: &Challenge, asked: &reqwest::Url) -> Result<HeaderValue> {
-        if let Some(token) = self
-            .auth
-            .as_ref()
+    async fn token(
+        &self,
+        challenge: &Challenge,
+        asked: &reqwest::Url,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<HeaderValue> {
+        if let Some(token) = auth
             .map(|auth| &auth.registrytoken)
             .filter(|token| !token.is_empty())
         {
@@ -265,8 +267,8 @@ impl Registry {
         if !self.reference.repository.is_empty() {
             url.query_pairs_mut().append_pair("scope", &scope);
         }
-        let request = self
-            .basic()
+        let request = auth
+            .and_then(basic)
             .into_iter()
             .fold(self.http.get(url), |request, login| {
                 request.header(AUTHORIZATION, login)
@@ -387,6 +389,13 @@ pub(super) fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(125) * 2_u32.saturating_pow(attempt.min(8))
 }
 
+fn basic(auth: &RegistryAuth) -> Option<HeaderValue> {
+    use base64::Engine as _;
+    let pair = base64::engine::general_purpose::STANDARD
+        .encode(format!("{}:{}", auth.username, auth.password));
+    secret(&format!("Basic {pair}"))
+}
+
 fn secret(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
@@ -411,7 +420,71 @@ pub(super) fn describe(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
     use super::*;
+
+    /// Wants a login for everything but a token, and gives back what came as `Authorization`. Its thread ends with the process.
+    fn wants_login(scheme: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (realm, came) = (format!("{base}/token"), seen.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let lines = BufReader::new(&stream)
+                    .lines()
+                    .map_while(std::io::Result::ok);
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                let logins = head.iter().filter_map(|line| {
+                    let (name, value) = line.split_once(": ")?;
+                    let is_login = name.eq_ignore_ascii_case("authorization");
+                    is_login.then(|| value.to_owned())
+                });
+                came.lock().unwrap().extend(logins);
+                let answer = if head[0].starts_with("GET /token") {
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 13\r\n\r\n{\"token\":\"t\"}".to_owned()
+                } else {
+                    format!(
+                        "HTTP/1.1 401 No\r\nConnection: close\r\nContent-Length: 0\r\nWWW-Authenticate: {scheme} realm=\"{realm}\"\r\n\r\n"
+                    )
+                };
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        (base, seen)
+    }
+
+    #[tokio::test]
+    async fn a_mirror_gets_no_credentials() {
+        let login = "Basic bWU6c2VjcmV0";
+        for (scheme, token, at_mirror, at_own) in [
+            ("Basic", "", vec![], vec![login]),
+            ("Bearer", "", vec!["Bearer t"], vec![login, "Bearer t"]),
+            ("Bearer", "mine", vec!["Bearer t"], vec!["Bearer mine"]),
+        ] {
+            let ((mirror, came), (own, came_own)) = (wants_login(scheme), wants_login(scheme));
+            let registry = Registry {
+                http: http_client().unwrap(),
+                endpoints: vec![mirror, own],
+                reference: Reference::parse("httpd:2.4").unwrap(),
+                auth: Some(RegistryAuth {
+                    username: "me".to_owned(),
+                    password: "secret".to_owned(),
+                    registrytoken: token.to_owned(),
+                    ..RegistryAuth::default()
+                }),
+                logins: Mutex::default(),
+            };
+            let refused = registry.manifest("2.4").await.unwrap_err();
+            assert!(matches!(refused, Error::Unauthorized(_)), "{refused}");
+            assert_eq!(*came.lock().unwrap(), at_mirror);
+            assert_eq!(*came_own.lock().unwrap(), at_own);
+        }
+    }
 
     #[test]
     fn challenges_are_read() {
