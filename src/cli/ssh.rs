@@ -4,8 +4,9 @@ use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 
+use futures_util::future::select_all;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use windlass_machine::MachineName;
 use windlass_ssh::{PtyRequest, ShellRequest, ShellStreams, WindowSize};
@@ -52,7 +53,7 @@ pub async fn run(args: Args, world: &World) -> Result<ExitCode> {
         }
     };
     let wants_terminal = args.tty || args.command.is_empty();
-    let terminal = if wants_terminal && std::io::stdin().is_terminal() {
+    let mut terminal = if wants_terminal && std::io::stdin().is_terminal() {
         Some(Terminal::raw()?)
     } else {
         None
@@ -72,11 +73,18 @@ pub async fn run(args: Args, world: &World) -> Result<ExitCode> {
         stderr: tokio::io::stderr(),
         resizes,
     };
-    let ended = session.shell(&request, streams).await;
+    let ended = tokio::select! {
+        ended = session.shell(&request, streams) => Ok(ended),
+        code = asked_to_end(terminal.as_mut()) => Err(code),
+    };
     if let Some(watcher) = watcher {
         watcher.abort();
     }
     drop(terminal);
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(code) => return Ok(ExitCode::from(code)),
+    };
     match ended {
         Ok(status) => Ok(ExitCode::from(u8::try_from(status).unwrap_or(1))),
         Err(error) => {
@@ -99,17 +107,42 @@ fn command(mut arguments: Vec<String>) -> Option<Vec<String>> {
 /// The terminal in raw mode, and as it was when this is dropped.
 struct Terminal {
     before: Termios,
+    /// What would end the process and leave the terminal raw, with the exit codes.
+    ends: Vec<(Signal, u8)>,
 }
 
 impl Terminal {
     fn raw() -> Result<Self> {
+        let mut ends = Vec::new();
+        for (kind, code) in [
+            (SignalKind::hangup(), 129),
+            (SignalKind::interrupt(), 130),
+            (SignalKind::quit(), 131),
+            (SignalKind::terminate(), 143),
+        ] {
+            ends.push((signal(kind)?, code));
+        }
         let stdin = std::io::stdin();
         let before = tcgetattr(stdin.as_fd()).map_err(std::io::Error::from)?;
         let mut raw = before.clone();
         raw.make_raw();
         tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw).map_err(std::io::Error::from)?;
-        Ok(Self { before })
+        Ok(Self { before, ends })
     }
+}
+
+/// Waits for a signal. Without a terminal there is nothing to restore, and they end the process by themselves.
+async fn asked_to_end(terminal: Option<&mut Terminal>) -> u8 {
+    let Some(terminal) = terminal else {
+        return std::future::pending().await;
+    };
+    let signals = terminal.ends.iter_mut().map(|(signal, code)| {
+        Box::pin(async {
+            signal.recv().await;
+            *code
+        })
+    });
+    select_all(signals).await.0
 }
 
 impl Drop for Terminal {

@@ -1,7 +1,9 @@
 //! `windlass ssh` against a real server: arguments, streams, exit codes, a terminal, host keys.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::sandbox::{Sandbox, snapshot};
 use crate::sshd::{Sshd, create};
@@ -59,6 +61,44 @@ fn a_terminal_has_the_size_of_ours() {
     assert!(said.contains("33 77"), "{said}");
     assert!(said.contains("/dev/pts/"), "{said}");
     assert_eq!(output.status.code(), Some(9), "{said}");
+}
+
+#[test]
+fn a_signal_leaves_the_terminal_as_it_was() {
+    let (sandbox, _sshd) = machine();
+    let program = Sandbox::program().display().to_string();
+    let pid_file = sandbox.path("pid");
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let inside = format!(
+            "sh -c 'echo $$ >{}; exec {program} ssh -t web1 \"echo ready; sleep 60\"'; echo ended with $?; stty -a",
+            pid_file.display()
+        );
+        let mut child = Command::new("script")
+            .args(["-qec", &inside, "/dev/null"])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("TERM", "xterm")
+            .env("WINDLASS_HOME", sandbox.state())
+            .env("HOME", sandbox.path("home"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut before = String::new();
+        while !before.ends_with("ready\r\n") {
+            assert_ne!(said.read_line(&mut before).unwrap(), 0, "{before}");
+        }
+        let pid = fs_err::read_to_string(&pid_file).unwrap();
+        let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+        let mut after = String::new();
+        said.read_to_string(&mut after).unwrap();
+        child.wait().unwrap();
+        assert!(after.contains(&format!("ended with {code}\r\n")), "{after}");
+        assert!(after.contains(" icanon"), "{after}");
+        assert!(after.contains(" echo "), "{after}");
+    }
 }
 
 #[test]
