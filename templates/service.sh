@@ -18,20 +18,37 @@ if [ "$init" != none ] && { [ ! -f "$unit" ] || [ "$(cat -- "$unit")" != "$text"
     changed=yes
 fi
 
-alive() {
-    [ -f "$pidfile" ] && tr '\0' ' ' <"/proc/$(cat "$pidfile")/cmdline" 2>/dev/null | grep -qF -- "$socket"
+# Where no init system keeps the engine, whoever has renamed its process file away may start and stop it, and nobody else does:
+# the first process of a local machine starts one that has ended again, and has the file as $pidfile.init meanwhile.
+mine=$pidfile.install
+alive() { # FILE
+    [ -f "$1" ] && tr '\0' ' ' <"/proc/$(cat "$1")/cmdline" 2>/dev/null | grep -qF -- "$socket"
 }
 pause() { sleep 0.1 2>/dev/null || sleep 1; }
-stop_alone() {
-    pid=$(cat "$pidfile")
-    kill "$pid" 2>/dev/null || true
+# Without such a file there is no engine, or one that an interrupted installation has left with its own.
+take() {
     tries=0
-    while alive && [ $tries -lt 100 ]; do
+    until mv -f -- "$pidfile" "$mine" 2>/dev/null; do
+        # In this order: the file comes back before the other is gone.
+        if [ ! -e "$pidfile.init" ] && [ ! -e "$pidfile" ]; then return 0; fi
+        if [ $tries -ge 100 ]; then
+            echo "cannot take $pidfile" >&2
+            exit 1
+        fi
         pause
         tries=$((tries + 1))
     done
-    if alive; then kill -9 "$pid" 2>/dev/null || true; fi
-    rm -f -- "$pidfile"
+}
+stop_alone() {
+    pid=$(cat "$mine")
+    kill "$pid" 2>/dev/null || true
+    tries=0
+    while alive "$mine" && [ $tries -lt 100 ]; do
+        pause
+        tries=$((tries + 1))
+    done
+    if alive "$mine"; then kill -9 "$pid" 2>/dev/null || true; fi
+    rm -f -- "$mine"
 }
 start_alone() {
     if [ -f "$log" ] && [ "$(wc -c <"$log")" -gt 10485760 ]; then mv -f -- "$log" "$log.old"; fi
@@ -43,7 +60,8 @@ start_alone() {
     fi
     trap '' HUP
     $apart "$binary" --root "$state" --run "$run" --socket "$socket" </dev/null >>"$log" 2>&1 &
-    echo $! >"$pidfile"
+    echo $! >"$mine"
+    mv -f -- "$mine" "$pidfile"
 }
 
 if [ "$restart" = stop ]; then
@@ -53,7 +71,11 @@ if [ "$restart" = stop ]; then
         rc-update del windlassd default >/dev/null
         rc-service -q windlassd stop >/dev/null
         ;;
-    none) if alive; then stop_alone; fi ;;
+    none)
+        take
+        if alive "$mine"; then stop_alone; fi
+        rm -f -- "$mine"
+        ;;
     esac
     exit 0
 fi
@@ -90,15 +112,18 @@ openrc)
     fi
     ;;
 none)
-    if alive; then
-        if [ "$restart" = yes ]; then
+    if [ "$restart" = yes ] || ! alive "$pidfile"; then
+        take
+        if ! alive "$mine"; then
+            start_alone
+            action=started
+        elif [ "$restart" = yes ]; then
             stop_alone
             start_alone
             action=restarted
+        else
+            mv -f -- "$mine" "$pidfile"
         fi
-    else
-        start_alone
-        action=started
     fi
     ;;
 esac

@@ -14,6 +14,9 @@ none)
     pid=$(cat "$2" 2>/dev/null)
     # One that has ended and was not waited for yet has no command line any more.
     tr '\0' ' ' <"/proc/${pid:-none}/cmdline" 2>/dev/null | grep -q . || state=gone
+    # On a local machine one that has ended is started again.
+    restarted=$(cat "$2.restarted" 2>/dev/null)
+    if [ "${restarted:-0}" -gt "$4" ]; then state=gone; fi
     ;;
 esac
 echo $state

@@ -150,6 +150,33 @@ async fn an_engine_that_has_stopped_is_started_without_an_upload() {
     assert!(host.engine_pid().is_some());
 }
 
+/// The first process of a local machine has the process file while it starts the engine again.
+#[tokio::test]
+async fn an_engine_that_is_just_being_started_is_waited_for() {
+    let host = Host::start();
+    let session = host.server.session().await;
+    let program = engine::working("1.0");
+    host.install(&session, &program).await.unwrap();
+    let pid = host.engine_pid().unwrap();
+    let file = host.prefix.join("run/windlass/windlassd.pid");
+    let taken = file.with_extension("pid.init");
+    fs_err::rename(&file, &taken).unwrap();
+    let give_back = async {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        fs_err::rename(&taken, &file).unwrap();
+    };
+    let (again, ()) = tokio::join!(host.install(&session, &program), give_back);
+    assert!(!again.unwrap().changed);
+    assert_eq!(host.engine_pid(), Some(pid));
+
+    // One that an interrupted installation has kept is found by the next.
+    fs_err::rename(&file, file.with_extension("pid.install")).unwrap();
+    let upgraded = host.install(&session, &engine::working("2.0")).await;
+    assert_eq!(upgraded.unwrap().version, "2.0");
+    assert!(!is_alive(pid), "the old engine has ended");
+    assert!(host.engine_pid().is_some());
+}
+
 #[tokio::test]
 async fn a_broken_engine_is_taken_back() {
     let host = Host::start();

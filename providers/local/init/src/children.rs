@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ pub enum Exit {
 #[derive(Clone, Default)]
 pub struct Children {
     waiting: Arc<Mutex<HashMap<i32, oneshot::Sender<Exit>>>>,
+    ended: Arc<Notify>,
 }
 
 impl Children {
@@ -40,6 +41,11 @@ impl Children {
         let (sender, receiver) = oneshot::channel();
         waiting.insert(child.id() as i32, sender);
         Ok((child, receiver))
+    }
+
+    /// Returns when any process has been reaped since the last call, an orphan too. For one caller.
+    pub async fn ended(&self) {
+        self.ended.notified().await;
     }
 
     /// Reaps until the end of the program.
@@ -56,6 +62,7 @@ impl Children {
     fn collect(&self) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((pid, exit)) = next_ended() {
+            self.ended.notify_one();
             if let Some(sender) = waiting.remove(&pid) {
                 // Nobody may be interested any more.
                 let _ = sender.send(exit);

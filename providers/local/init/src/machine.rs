@@ -1,20 +1,18 @@
 //! The life of a machine: from its first process to its last.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use fs_err as fs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::Server;
 use crate::children::Children;
-use crate::{report, setup, ssh};
+use crate::{engine, report, setup, ssh};
 
 /// How long processes may take to end when they are asked to.
 const GRACE: Duration = Duration::from_secs(8);
@@ -53,7 +51,8 @@ async fn live(server: Server) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let children = Children::default();
     let reaping = tokio::spawn(children.clone().reap());
-    start_engine(&children);
+    engine::boot(&children);
+    let supervising = tokio::spawn(engine::supervise(children.clone()));
     start_local(&children);
     let mut serving = tokio::spawn(ssh::serve(server, children));
     report("ready");
@@ -64,42 +63,10 @@ async fn live(server: Server) -> Result<()> {
     report("stopping");
     // Interactive shells do not heed SIGTERM, but the loss of their terminal.
     serving.abort();
+    supervising.abort();
     end_all().await;
     reaping.abort();
     ended
-}
-
-/// Starts an engine that was installed here, as on a computer whose service manager does it.
-fn start_engine(children: &Children) {
-    let program = Path::new("/usr/local/lib/windlass/windlassd");
-    if !program.is_file() {
-        return;
-    }
-    let start = || -> Result<()> {
-        fs::create_dir_all("/run/windlass")?;
-        fs::create_dir_all("/var/log/windlass")?;
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open("/var/log/windlass/windlassd.log")?;
-        let mut command = Command::new(program);
-        command
-            .args(["--root", "/var/lib/windlass", "--run", "/run/windlass"])
-            .args(["--socket", "/run/windlass/engine.sock"])
-            .stdout(Stdio::from(log.try_clone()?.into_parts().0))
-            .stderr(Stdio::from(log.into_parts().0));
-        // SAFETY: setsid is a bare system call, as is allowed between fork and exec.
-        unsafe {
-            command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into));
-        }
-        let (child, _) = children.spawn(in_background(&mut command))?;
-        // Where an installation looks for an engine that no service manager keeps.
-        fs::write("/run/windlass/windlassd.pid", format!("{}\n", child.id()))?;
-        Ok(())
-    };
-    if let Err(error) = start() {
-        report(&format!("cannot start the engine: {error:#}"));
-    }
 }
 
 /// Runs `/etc/rc.local`, as many systems without a service manager do.
@@ -116,7 +83,8 @@ fn start_local(children: &Children) {
     }
 }
 
-fn in_background(command: &mut Command) -> &mut Command {
+/// With a bare environment, and nobody to ask.
+pub fn in_background(command: &mut Command) -> &mut Command {
     command
         .env_clear()
         .env(

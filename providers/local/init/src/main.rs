@@ -1,7 +1,7 @@
 //! PID 1 of a local machine: makes a bare root file system usable, reaps, serves SSH, and ends everything in order.
 //!
 //! It has two further uses: `serve` is the SSH server alone, for its tests, and `detach` starts a program that outlives
-//! its caller. Deliberately absent: services (at boot an installed engine and `/etc/rc.local` are started, that is all), logins of others than root, SFTP.
+//! its caller. Deliberately absent: services (an installed engine is kept running and `/etc/rc.local` is run at boot, that is all), logins of others than root, SFTP.
 
 // System calls without a safe wrapper, and the code between fork and exec, are in four of the modules.
 #![allow(unsafe_code)]
@@ -10,6 +10,7 @@ mod arguments;
 mod cgroup;
 mod children;
 mod detach;
+mod engine;
 mod machine;
 mod setup;
 mod ssh;

@@ -11,6 +11,8 @@ use crate::scene::{Scene, WHY, until};
 
 const ENGINE: &str = "/usr/local/lib/windlass/windlassd";
 const SOCKET: &str = "/run/windlass/engine.sock";
+/// The container's process.
+const WEB: &str = "/bin/busybox httpd -f -p 80 -h /www";
 /// Docker's API by hand: the machine has no client.
 const CURL: &str =
     "curl -sS --fail-with-body --max-time 60 --unix-socket /run/windlass/engine.sock";
@@ -22,11 +24,15 @@ async fn an_engine_on_a_machine_runs_containers() {
     let provider = scene.provider();
     let machine = provider.create(&scene.request("n")).await.unwrap();
     upload(&scene, &machine);
-    scene.say(&machine, &format!("mkdir -p /var/log/windlass; setsid {ENGINE} >/var/log/windlass/windlassd.log 2>&1 </dev/null & :"));
+    service(&scene, &machine, "no");
     wait_for_engine(&scene, &machine);
     run_web(&scene, &machine);
     serves(&machine);
     belongs_to_the_machine(&scene, &machine);
+    // Both an engine that an installation has started, and one that init has.
+    comes_back_when_killed(&scene, &machine);
+    comes_back_when_killed(&scene, &machine);
+    is_left_to_an_installation(&scene, &machine);
 
     // The machine goes off and on: its engine starts by itself, and its container with it.
     provider.restart(&machine.id).await.unwrap();
@@ -35,6 +41,64 @@ async fn an_engine_on_a_machine_runs_containers() {
     serves(&machine);
     provider.delete(&machine.id).await.unwrap();
     scene.assert_nothing_is_left().await;
+}
+
+/// As an installation does it: `no` starts it where it does not run, `yes` restarts it, `stop` stops it.
+fn service(scene: &Scene, machine: &Instance, restart: &str) {
+    let log = "/var/log/windlass/windlassd.log";
+    let arguments =
+        format!("none {ENGINE} /var/lib/windlass /run/windlass {SOCKET} {log} '' '' {restart}");
+    let mut ssh = scene
+        .ssh_command(machine, &format!("sh -s -- {arguments}"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let script = include_bytes!("../../../../templates/service.sh");
+    ssh.stdin.take().unwrap().write_all(script).unwrap();
+    assert!(ssh.wait().unwrap().success());
+}
+
+/// The processes of the engine, one a line.
+fn engines(scene: &Scene, machine: &Instance) -> String {
+    scene.say(
+        machine,
+        "pgrep -f -- '^[^ ]*windlassd --root.*--socket' || :",
+    )
+}
+
+fn web_pid(scene: &Scene, machine: &Instance) -> String {
+    scene.say(machine, &format!("pgrep -x -f '{WEB}'"))
+}
+
+/// Init starts it again, it answers, and its container has gone on.
+fn comes_back_when_killed(scene: &Scene, machine: &Instance) {
+    let (engine, web) = (engines(scene, machine), web_pid(scene, machine));
+    scene.say(machine, &format!("kill -9 {engine}"));
+    serves(machine);
+    wait_for_engine(scene, machine);
+    let next = engines(scene, machine);
+    assert!(next.parse::<u32>().is_ok(), "one engine: {next}");
+    assert_ne!(next, engine);
+    assert_eq!(web_pid(scene, machine), web, "the container went on");
+    assert_eq!(scene.say(machine, "cat /run/windlass/windlassd.pid"), next);
+}
+
+/// What an installation restarts or stops is not started once more.
+fn is_left_to_an_installation(scene: &Scene, machine: &Instance) {
+    // Longer than init waits before it starts one again.
+    let longer = Duration::from_secs(5);
+    let before = engines(scene, machine);
+    service(scene, machine, "yes");
+    let restarted = scene.say(machine, "cat /run/windlass/windlassd.pid");
+    assert_ne!(restarted, before);
+    std::thread::sleep(longer);
+    assert_eq!(engines(scene, machine), restarted);
+    service(scene, machine, "stop");
+    std::thread::sleep(longer);
+    assert_eq!(engines(scene, machine), "");
+    service(scene, machine, "no");
+    wait_for_engine(scene, machine);
 }
 
 fn upload(scene: &Scene, machine: &Instance) {
@@ -82,7 +146,7 @@ END
 
 /// Its processes are the machine's, and so are its control groups: the machine's limits hold for it.
 fn belongs_to_the_machine(scene: &Scene, machine: &Instance) {
-    let pid = scene.say(machine, "pgrep -x -f '/bin/busybox httpd -f -p 80 -h /www'");
+    let pid = web_pid(scene, machine);
     let group = scene.say(machine, &format!("cat /proc/{pid}/cgroup"));
     assert!(
         group.lines().all(|line| !line.contains(&machine.id)),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use windlass_e2e::{Docker, PAGE, page};
+use windlass_e2e::{Docker, PAGE, broken_binaries, newer_binaries, page, tells};
 use windlass_fixtures::{Cache, Running, Windlass, httpd, program};
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -13,8 +13,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 #[test]
 #[ignore = "needs root and WINDLASS_BINARIES"]
 fn three_machines_know_nothing_of_each_other() -> Result<()> {
-    let windlass = Windlass::from_environment()?;
-    let done = use_three(&windlass);
+    let mut windlass = Windlass::from_environment()?;
+    let done = use_three(&mut windlass);
     let removed = windlass.ok(&["rm", "-y", "one", "two", "three"]);
     done?;
     removed?;
@@ -22,7 +22,7 @@ fn three_machines_know_nothing_of_each_other() -> Result<()> {
     Ok(())
 }
 
-fn use_three(windlass: &Windlass) -> Result<()> {
+fn use_three(windlass: &mut Windlass) -> Result<()> {
     let creates: Vec<Running> = NAMES
         .iter()
         .map(|name| windlass.start(&["create", "--driver", "local", name]))
@@ -33,7 +33,8 @@ fn use_three(windlass: &Windlass) -> Result<()> {
     }
     apart(windlass)?;
     two_apaches(windlass)?;
-    killed_engine(windlass)
+    killed_engine(windlass)?;
+    upgraded_engines(windlass)
 }
 
 fn inside(windlass: &Windlass, name: &str, line: &str) -> Result<String> {
@@ -123,25 +124,14 @@ fn two_apaches(windlass: &Windlass) -> Result<()> {
     Ok(())
 }
 
-/// Nothing stops when the engine dies, and the next one takes up what runs.
+/// Nothing stops when the engine dies, and the next one, which the machine's init starts, takes up what runs.
 fn killed_engine(windlass: &Windlass) -> Result<()> {
     let docker = Docker::on(windlass, "one")?;
     let pids = [docker.pid("web8081")?, docker.pid("web8082")?];
     let before = inside(windlass, "one", "pgrep -xo windlassd")?;
-    let command = inside(
-        windlass,
-        "one",
-        &format!("tr '\\0' ' ' < /proc/{}/cmdline", before.trim()),
-    )?;
     inside(windlass, "one", &format!("kill -9 {}", before.trim()))?;
     let address = windlass.ok(&["ip", "one"])?;
     ensure!(page(&format!("http://{}:8081/", address.trim()))?.contains(PAGE));
-    // There is no service manager on such a machine; this is what one would do.
-    inside(
-        windlass,
-        "one",
-        &format!("setsid {command} </dev/null >>/var/log/windlass/windlassd.log 2>&1 &"),
-    )?;
     let (after, took) = program::wait_for("another engine answers", LIMIT, || {
         let docker = Docker::on(windlass, "one").ok()?;
         Some([docker.pid("web8081").ok()?, docker.pid("web8082").ok()?])
@@ -154,5 +144,38 @@ fn killed_engine(windlass: &Windlass) -> Result<()> {
     for port in [8081, 8082] {
         ensure!(page(&format!("http://{}:{port}/", address.trim()))?.contains(PAGE));
     }
+    Ok(())
+}
+
+/// An engine that does not run is replaced by the former one; one that does is there on all machines, and its containers have gone on.
+fn upgraded_engines(windlass: &mut Windlass) -> Result<()> {
+    let docker = Docker::on(windlass, "one")?;
+    let pids = [docker.pid("web8081")?, docker.pid("web8082")?];
+    let folder = tempfile::tempdir()?;
+    for name in ["broken", "newer"] {
+        fs_err::create_dir(folder.path().join(name))?;
+    }
+    broken_binaries(&folder.path().join("broken"))?;
+    windlass.set("WINDLASS_BINARIES", folder.path().join("broken"));
+    let message = windlass.fails(&["upgrade", "two"])?;
+    tells(&message, &["two", "ended at once"])?;
+    ensure!(
+        Docker::on(windlass, "two")?
+            .ok(&["ps", "--quiet"])?
+            .is_empty()
+    );
+    newer_binaries(&folder.path().join("newer"))?;
+    windlass.set("WINDLASS_BINARIES", folder.path().join("newer"));
+    let told = windlass.ok(&["upgrade", "--all"])?;
+    ensure!(told.matches('→').count() == 3, "{told}");
+    let again = windlass.ok(&["upgrade", "--all"])?;
+    ensure!(again.matches("unchanged").count() == 3, "{again}");
+    windlass.set("WINDLASS_BINARIES", windlass_e2e::binaries()?);
+    let docker = Docker::on(windlass, "one")?;
+    let after = [docker.pid("web8081")?, docker.pid("web8082")?];
+    ensure!(
+        after == pids,
+        "containers were restarted: {pids:?}, then {after:?}"
+    );
     Ok(())
 }
