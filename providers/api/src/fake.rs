@@ -114,6 +114,22 @@ impl Fake {
             .collect()
     }
 
+    /// Adds a second instance with the token of `first`, as a cloud has it that does not notice at once that a create is repeated.
+    pub fn repeat(&self, first: &Instance) {
+        let mut cloud = self.cloud();
+        cloud.next += 1;
+        let id = format!("fake-{}", cloud.next);
+        let instance = Instance {
+            id,
+            ..first.clone()
+        };
+        let running_at = tokio::time::Instant::now();
+        cloud.instances.push(Machine {
+            instance,
+            running_at,
+        });
+    }
+
     fn cloud(&self) -> MutexGuard<'_, Cloud> {
         self.cloud.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -88,21 +88,23 @@ impl Lifecycle {
         }
     }
 
-    /// Deletes the instance of the record, and any other with its token: a create that was cut off leaves one without an id here.
+    /// Deletes the instance of the record, and any other with its token: a create that was cut off leaves one without an id here,
+    /// and one that was repeated may have made two, where the provider does not keep its word on tokens at once.
     async fn delete_host(&self, provider: &dyn Provider, machine: &Machine) -> Result<()> {
         let name = &machine.name;
-        let mut ids: Vec<String> = machine.instance_id.clone().into_iter().collect();
-        if ids.is_empty() && provider.ownership() == Ownership::Makes {
-            let list = retry::call(&self.patience, || provider.list()).await;
-            let list = list.map_err(|source| failed(name, Step::Delete, source))?;
-            ids.extend(
-                list.into_iter()
-                    .filter(|instance| instance.token == machine.token)
-                    .map(|found| found.id),
-            );
-        }
-        for id in &ids {
+        let known = machine.instance_id.as_deref();
+        if let Some(id) = known {
             let deleted = retry::call(&self.patience, || provider.delete(id)).await;
+            deleted.map_err(|source| failed(name, Step::Delete, source))?;
+        }
+        if provider.ownership() != Ownership::Makes {
+            return Ok(());
+        }
+        let list = retry::call(&self.patience, || provider.list()).await;
+        let list = list.map_err(|source| failed(name, Step::Delete, source))?;
+        let others = list.iter().filter(|other| other.token == machine.token);
+        for other in others.filter(|other| Some(other.id.as_str()) != known) {
+            let deleted = retry::call(&self.patience, || provider.delete(&other.id)).await;
             deleted.map_err(|source| failed(name, Step::Delete, source))?;
         }
         Ok(())

@@ -157,3 +157,32 @@ async fn power_is_switched_and_what_vanished_is_lost() {
     let (_, seen) = lifecycle.look(&world.cloud, &name("a")).await.unwrap();
     assert_eq!(seen, None);
 }
+
+/// A cloud may need a moment until it knows a token, and make two instances for a create that was repeated.
+#[tokio::test]
+async fn what_was_made_twice_is_deleted_twice() {
+    let world = World::new();
+    let lifecycle = world.process();
+    lifecycle.create(&world.cloud, spec("a")).await.unwrap();
+    lifecycle.create(&world.cloud, spec("b")).await.unwrap();
+    world.cloud.repeat(&world.cloud.instances()[0]);
+    world
+        .cloud
+        .inject(Call::List, Fault::Before(ErrorKind::Auth));
+    lifecycle
+        .remove(&world.cloud, &name("a"), Remove::Host)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        lifecycle.store.machines().await.unwrap().len(),
+        2,
+        "the record stays until nothing can be left"
+    );
+    lifecycle
+        .remove(&world.cloud, &name("a"), Remove::Host)
+        .await
+        .unwrap();
+    let left = world.cloud.instances();
+    let names: Vec<&str> = left.iter().map(|i| i.name.as_str()).collect();
+    assert_eq!(names, ["b"]);
+}
