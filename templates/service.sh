@@ -7,8 +7,14 @@ init=$1 binary=$2 state=$3 run=$4 socket=$5 log=$6 unit=$7 text=$8 restart=$9
 pidfile=$run/windlassd.pid
 mkdir -p -- "$state" "$run" "${log%/*}"
 
+# Stays until the service runs as its file says: whoever is stopped in between leaves that to the next.
+pending=$run/windlassd.pending
+needs_reload() {
+    [ "$init" = systemd ] && [ "$(systemctl show -p NeedDaemonReload windlassd.service 2>/dev/null)" = NeedDaemonReload=yes ]
+}
 changed=no
-if [ "$init" != none ] && { [ ! -f "$unit" ] || [ "$(cat -- "$unit")" != "$text" ]; }; then
+if [ "$init" != none ] && { [ -e "$pending" ] || [ ! -f "$unit" ] || [ "$(cat -- "$unit")" != "$text" ] || needs_reload; }; then
+    : >"$pending"
     mode=644
     [ "$init" = openrc ] && mode=755
     printf '%s\n' "$text" >"$unit.new"
@@ -77,6 +83,7 @@ if [ "$restart" = stop ]; then
         rm -f -- "$mine"
         ;;
     esac
+    rm -f -- "$pending"
     exit 0
 fi
 
@@ -127,4 +134,5 @@ none)
     fi
     ;;
 esac
+rm -f -- "$pending"
 printf 'unit=%s\naction=%s\nsince=%s\nfrom=%s\n' "$changed" "$action" "$since" "$from"

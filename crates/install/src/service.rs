@@ -197,6 +197,11 @@ fn parse_started(text: &str) -> Started {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+    use std::process::Command as Process;
+
     use super::*;
 
     #[test]
@@ -206,6 +211,64 @@ mod tests {
         assert_eq!((started.since.as_str(), started.from.as_str()), ("17", "4"));
         assert!(parse_started("unit=no\naction=restarted\n").changed);
         assert!(parse_started("unit=yes\naction=none\n").changed);
+    }
+
+    /// A `systemctl` that writes down what it is asked for, and at one request ends whoever asks.
+    const SYSTEMCTL: &str = r#"#!/bin/sh
+echo "$1" >>"$HERE/asked"
+[ "$1" != "$KILL_AT" ] || kill -9 $PPID
+[ "$1" != show ] || echo "NeedDaemonReload=$NEED"
+"#;
+
+    /// Runs the script for a service that is active. What it says, and which changes it asked for.
+    fn converge(here: &Path, text: &str, variables: &[(&str, &str)]) -> (String, Vec<String>) {
+        let at = |name: &str| here.join(name).to_str().unwrap().to_owned();
+        let _ = fs_err::remove_file(at("asked"));
+        let output = Process::new("sh")
+            .args(["-c", SERVICE, "windlass", "systemd"])
+            .args([at("binary"), at("state"), at("run"), at("socket")])
+            .args([at("log/log"), at("unit"), text.to_owned(), "no".to_owned()])
+            .env("PATH", format!("{}:/usr/bin:/bin", here.display()))
+            .env("HERE", here)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        let asked = fs_err::read_to_string(at("asked")).unwrap();
+        let changes = asked
+            .lines()
+            .filter(|line| matches!(*line, "daemon-reload" | "restart"));
+        let said = String::from_utf8(output.stdout).unwrap();
+        (said, changes.map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn a_changed_service_is_put_to_use_after_whatever_interruption() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        let systemctl = here.join("systemctl");
+        fs_err::write(&systemctl, SYSTEMCTL).unwrap();
+        fs_err::set_permissions(&systemctl, Permissions::from_mode(0o755)).unwrap();
+        for kill_at in ["daemon-reload", "restart"] {
+            let text = format!("for {kill_at}");
+            let (said, _) = converge(here, &text, &[("KILL_AT", kill_at)]);
+            assert_eq!(said, "", "it was killed");
+            assert_eq!(
+                fs_err::read_to_string(here.join("unit")).unwrap().trim(),
+                text
+            );
+            let (said, changes) = converge(here, &text, &[]);
+            assert!(said.starts_with("unit=yes\naction=restarted\n"), "{said}");
+            assert_eq!(changes, ["daemon-reload", "restart"]);
+            let (said, changes) = converge(here, &text, &[]);
+            assert!(said.starts_with("unit=no\naction=none\n"), "{said}");
+            assert!(changes.is_empty(), "{changes:?}");
+        }
+        let (_, changes) = converge(here, "for restart", &[("NEED", "yes")]);
+        assert_eq!(
+            changes,
+            ["daemon-reload", "restart"],
+            "somebody else changed it"
+        );
     }
 
     #[test]
