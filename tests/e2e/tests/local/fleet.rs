@@ -1,6 +1,9 @@
 //! The example fleet behind its ingress.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use windlass_e2e::page;
@@ -27,6 +30,24 @@ fn the_ingress_spreads_over_the_fleet() -> Result<()> {
     Ok(())
 }
 
+/// These machines have one address, for everybody: past the proxies, it leads to no replica.
+fn only_the_proxies_get_in(windlass: &Windlass) -> Result<()> {
+    let replicas = windlass.json(&["ps", "-f", FILE, "--format", "json"])?;
+    let ports: Vec<&str> = replicas
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|replica| replica["ports"][0].as_str()?.split("->").next())
+        .collect();
+    ensure!(ports.len() == 2, "{replicas}");
+    for port in ports {
+        let reached = TcpStream::connect_timeout(&port.parse()?, Duration::from_secs(5));
+        let refused = reached.is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused);
+        ensure!(refused, "{port} answers to everybody");
+    }
+    Ok(())
+}
+
 fn up(windlass: &Windlass) -> Result<()> {
     windlass.ok(&["up", "-f", FILE, "--driver", "local"])?;
     let machines = windlass.json(&["ls", "--filter", "fleet=web", "--format", "json"])?;
@@ -43,6 +64,7 @@ fn up(windlass: &Windlass) -> Result<()> {
         let seen: BTreeSet<String> = (0..12).map(|_| page(&url)).collect::<Result<_>>()?;
         ensure!(seen.len() == 2, "{url} leads to one replica only: {seen:?}");
     }
+    only_the_proxies_get_in(windlass)?;
     let again = windlass.run(&["up", "-f", FILE])?;
     ensure!(
         again.status.success() && again.stderr.contains("nothing to do"),
