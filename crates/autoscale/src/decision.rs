@@ -45,6 +45,13 @@ pub enum Reason {
     },
     /// Near enough to the target.
     OnTarget,
+    /// Above the target, but machines that are warming up will take their share.
+    WarmingUp {
+        /// How many.
+        machines: u32,
+    },
+    /// Below the target, but one machine fewer would be above it.
+    Needed,
     /// The load asks for more.
     ScaleOut,
     /// The load asks for more, but the maximum is reached.
@@ -122,6 +129,14 @@ impl fmt::Display for Reason {
                 )
             }
             Self::OnTarget => write!(f, "near the target"),
+            Self::WarmingUp { machines: 1 } => {
+                write!(f, "above the target, but a further machine is warming up")
+            }
+            Self::WarmingUp { machines } => write!(
+                f,
+                "above the target, but {machines} further machines are warming up"
+            ),
+            Self::Needed => write!(f, "below the target, but fewer would be above it"),
             Self::ScaleOut => write!(f, "above the target"),
             Self::AtMax => write!(f, "above the target, but the maximum is reached"),
             Self::OutCooldown { left } => {

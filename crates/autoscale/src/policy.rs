@@ -155,8 +155,16 @@ fn recommend(load: &Load, current: u32, config: &Config) -> (u32, Reason) {
         return (machines_for(out, target).max(current), Reason::ScaleOut);
     }
     let wanted = machines_for(fewer, target);
-    if fewer >= at_target * (1.0 - config.tolerance) || wanted >= current {
-        return (current, Reason::OnTarget);
+    if fewer >= at_target * (1.0 - config.tolerance) {
+        let high = f64::from(load.measured) * target * (1.0 + config.tolerance);
+        let reason = match load.warming {
+            machines @ 1.. if load.sum_percent > high => Reason::WarmingUp { machines },
+            _ => Reason::OnTarget,
+        };
+        return (current, reason);
+    }
+    if wanted >= current {
+        return (current, Reason::Needed);
     }
     match &load.why_missing {
         Some(why) => (

@@ -277,3 +277,30 @@ fn settings_are_checked() {
     c.tolerance = 1.0;
     assert_eq!(c.validate(), Err(ConfigError::Tolerance(1.0)));
 }
+
+/// A fleet that stays as it is says which of the three reasons it has.
+#[test]
+fn staying_has_its_own_reason() {
+    let cases: [(&[&str], &str); 4] = [
+        (
+            &["62", "58"],
+            "2 machines stay: mean cpu 60 %, near the target",
+        ),
+        (
+            &["33", "33"],
+            "2 machines stay: mean cpu 33 %, below the target, but fewer would be above it",
+        ),
+        (
+            &["98", "98", "warming", "warming"],
+            "4 machines stay: mean cpu 98 %, above the target, but 2 further machines are warming up",
+        ),
+        (
+            &["90", "making"],
+            "2 machines stay: mean cpu 90 %, above the target, but a further machine is warming up",
+        ),
+    ];
+    for (samples, words) in cases {
+        let (_, decision) = policy(&State::default(), &observation(samples), s(NOW), &config());
+        assert_eq!(decision.to_string(), words, "{samples:?}");
+    }
+}
