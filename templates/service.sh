@@ -9,8 +9,12 @@ mkdir -p -- "$state" "$run" "${log%/*}"
 
 # Stays until the service runs as its file says: whoever is stopped in between leaves that to the next.
 pending=$run/windlassd.pending
+shows() { printf '%s\n' "$shown" | grep -qx "$1"; }
+look() { shown=$(systemctl show -p LoadState -p NeedDaemonReload windlassd.service 2>/dev/null) || true; }
 needs_reload() {
-    [ "$init" = systemd ] && [ "$(systemctl show -p NeedDaemonReload windlassd.service 2>/dev/null)" = NeedDaemonReload=yes ]
+    [ "$init" = systemd ] || return 1
+    look
+    shows NeedDaemonReload=yes
 }
 changed=no
 if [ "$init" != none ] && { [ -e "$pending" ] || [ ! -f "$unit" ] || [ "$(cat -- "$unit")" != "$text" ] || needs_reload; }; then
@@ -20,7 +24,11 @@ if [ "$init" != none ] && { [ -e "$pending" ] || [ ! -f "$unit" ] || [ "$(cat --
     printf '%s\n' "$text" >"$unit.new"
     chmod "$mode" "$unit.new"
     mv -f -- "$unit.new" "$unit"
-    [ "$init" = systemd ] && systemctl daemon-reload
+    # A reload looks at every unit of the host; systemd reads a new one by itself when it is asked for it.
+    if [ "$init" = systemd ]; then
+        look
+        if ! shows LoadState=loaded || ! shows NeedDaemonReload=no; then systemctl daemon-reload; fi
+    fi
     changed=yes
 fi
 
@@ -93,7 +101,7 @@ from=0
 action=none
 case $init in
 systemd)
-    systemctl is-enabled -q windlassd.service 2>/dev/null || systemctl enable -q windlassd.service
+    systemctl is-enabled -q windlassd.service 2>/dev/null || systemctl enable -q --no-reload windlassd.service
     if systemctl is-active -q windlassd.service; then
         if [ "$restart" = yes ] || [ $changed = yes ]; then
             systemctl restart windlassd.service

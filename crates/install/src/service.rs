@@ -217,7 +217,7 @@ mod tests {
     const SYSTEMCTL: &str = r#"#!/bin/sh
 echo "$1" >>"$HERE/asked"
 [ "$1" != "$KILL_AT" ] || kill -9 $PPID
-[ "$1" != show ] || echo "NeedDaemonReload=$NEED"
+[ "$1" != show ] || printf 'LoadState=%s\nNeedDaemonReload=%s\n' "${LOAD:-loaded}" "$NEED"
 "#;
 
     /// Runs the script for a service that is active. What it says, and which changes it asked for.
@@ -263,6 +263,16 @@ echo "$1" >>"$HERE/asked"
             assert!(said.starts_with("unit=no\naction=none\n"), "{said}");
             assert!(changes.is_empty(), "{changes:?}");
         }
+        let (said, changes) = converge(here, "read by itself", &[("NEED", "no")]);
+        assert!(said.starts_with("unit=yes\naction=restarted\n"), "{said}");
+        assert_eq!(changes, ["restart"], "systemd has the new file already");
+        let missing = [("LOAD", "not-found"), ("NEED", "no")];
+        let (_, changes) = converge(here, "for restart", &missing);
+        assert_eq!(
+            changes,
+            ["daemon-reload", "restart"],
+            "an older systemd looks only once whether there is a file"
+        );
         let (_, changes) = converge(here, "for restart", &[("NEED", "yes")]);
         assert_eq!(
             changes,
