@@ -206,6 +206,11 @@ impl Action {
             Self::CreateMachine { .. } | Self::PullImage { .. } | Self::BuildImage { .. }
         )
     }
+
+    /// Is the same whatever the preparations bring, so that it need not wait for them.
+    pub fn is_independent(&self) -> bool {
+        matches!(self, Self::CreateNetwork { .. } | Self::CreateVolume { .. })
+    }
 }
 
 impl fmt::Display for Action {

@@ -129,7 +129,8 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// Only what must be done before the rest can be decided: machines and images; everything, when there is no such step.
+    /// Only what must be done before the rest can be decided, machines and images, with the networks and volumes that can be made
+    /// beside them; everything, when there is no such step.
     pub fn decided(&self) -> Plan {
         if !self.steps.iter().any(|s| s.action.is_preparation()) {
             return self.clone();
@@ -137,7 +138,7 @@ impl Plan {
         let mut places = BTreeMap::new();
         let mut steps = Vec::new();
         for (place, step) in self.steps.iter().enumerate() {
-            if !step.action.is_preparation() {
+            if !step.action.is_preparation() && !step.action.is_independent() {
                 continue;
             }
             // A step on a machine that is still to come waits for the next look.
@@ -167,5 +168,46 @@ impl fmt::Display for Plan {
             writeln!(f, "note: {note}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_made_beside_the_images() {
+        let machine: windlass_machine::MachineName = "a".parse().unwrap();
+        let step = |action, after: &[usize]| Step {
+            action,
+            after: after.to_vec(),
+        };
+        let pull = Action::PullImage {
+            machine: machine.clone(),
+            image: "httpd".to_owned(),
+        };
+        let network = Action::CreateNetwork {
+            machine: machine.clone(),
+            network: "p_default".to_owned(),
+            key: "default".to_owned(),
+        };
+        let other = Action::RemoveIngress { machine };
+        let plan = Plan {
+            steps: vec![
+                step(pull, &[]),
+                step(other.clone(), &[0]),
+                step(network, &[]),
+                step(other, &[1, 2]),
+            ],
+            notes: Vec::new(),
+        };
+        let decided = plan.decided();
+        let rest: Vec<_> = [0, 2].map(|i| plan.steps[i].clone()).into();
+        assert_eq!(decided.steps, rest);
+        let without_images = Plan {
+            steps: plan.steps[2..3].to_vec(),
+            notes: Vec::new(),
+        };
+        assert_eq!(without_images.decided(), without_images);
     }
 }
