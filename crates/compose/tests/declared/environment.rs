@@ -49,12 +49,12 @@ fn a_file_that_is_missing_or_broken_is_an_error() {
     let text = "services: {web: {image: i, env_file: none.env}}\n";
     assert_eq!(
         errors(text),
-        "f.yaml:1:38: `services.web.env_file` cannot be read: /work/shop/none.env: no such file"
+        "f.yaml:1:38: `services.web.env_file` cannot be read: /srv/shop/none.env: no such file"
     );
     let text = "services: {web: {image: i, env_file: [bad.env]}}\n";
     assert_eq!(
         errors(text),
-        "/work/shop/bad.env:2:1: `no name` is not the name of a variable"
+        "/srv/shop/bad.env:2:1: `no name` is not the name of a variable"
     );
 }
 

@@ -8,19 +8,19 @@ use windlass_compose::{ComposeErrors, Context, Loaded, Source, load};
 
 fn read_file(path: &Path) -> io::Result<String> {
     match path.to_str() {
-        Some("/work/shop/a.env") => Ok("A=file\nB=file\nOUT\n".into()),
-        Some("/work/shop/b.env") => Ok("B='second file'\nC=\"$A/${USER}\"\n".into()),
-        Some("/work/shop/bad.env") => Ok("A=1\nno name=2\n".into()),
+        Some("/srv/shop/a.env") => Ok("A=file\nB=file\nOUT\n".into()),
+        Some("/srv/shop/b.env") => Ok("B='second file'\nC=\"$A/${USER}\"\n".into()),
+        Some("/srv/shop/bad.env") => Ok("A=1\nno name=2\n".into()),
         _ => Err(io::Error::new(io::ErrorKind::NotFound, "no such file")),
     }
 }
 
-/// The context of a project in `/work/shop`, where `USER` and `TAG` are set.
+/// The context of a project in `/srv/shop`, where `USER` and `TAG` are set.
 pub fn context() -> Context<'static> {
     let variables = [("USER", "me"), ("TAG", "2.4"), ("OUT", "outside")];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     Context {
-        project_dir: "/work/shop".into(),
+        project_dir: "/srv/shop".into(),
         project_name: None,
         environment: BTreeMap::from(variables),
         dot_env: None,
