@@ -9,7 +9,7 @@ use super::error::{Error, Result};
 use super::mounts::{self, MountRecord};
 use super::record::Record;
 use super::registry::Container;
-use super::{Engine, clock, merge, validate};
+use super::{Engine, clock, log_options, merge, validate};
 
 impl Engine {
     /// `docker create`.
@@ -23,6 +23,7 @@ impl Engine {
             return Err(Error::invalid("no image given: Image must name one"));
         }
         let image = self.images.find(&config.image)?;
+        log_options::fill(&mut host.log_config, &self.settings.log);
         defaults(&mut host);
         merge::merge(&mut config, &image.config)?;
         let mut warnings = validate::check(&config, &host, self.settings.cpus)?;

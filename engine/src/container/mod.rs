@@ -14,6 +14,7 @@ mod health;
 mod inspect;
 mod lifecycle;
 mod list;
+pub mod log_options;
 mod logs;
 mod merge;
 mod mounts;
@@ -35,6 +36,8 @@ pub mod validate;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+
+use windlass_engine_api::types::LogConfig;
 
 pub use attach::AttachTo;
 pub use exec::Exec;
@@ -60,6 +63,8 @@ pub struct Settings {
     pub boot_id: String,
     /// Processors of the host.
     pub cpus: usize,
+    /// The log of containers that ask for none.
+    pub log: LogConfig,
 }
 
 /// The engine: containers and the parts they are made of.

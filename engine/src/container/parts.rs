@@ -152,6 +152,10 @@ pub struct RunSpec {
     pub ipc_of: Option<i32>,
     /// Where the output is kept: `{"log","stream","time"}` lines, rotated by `LogConfig`.
     pub log_path: PathBuf,
+    /// Kept with each line: the labels, variables and the tag that the log's options name.
+    pub log_attributes: StringMap,
+    /// Fields of each entry in the host's journal; `None`: nothing goes there.
+    pub journal: Option<StringMap>,
 }
 
 /// How a process ended.

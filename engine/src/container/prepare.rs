@@ -12,7 +12,7 @@ use super::error::{Error, Result};
 use super::parts::{Connect, Connected, MountSpec, Netns, ProcessSpec, RunSpec};
 use super::record::Record;
 use super::registry::Container;
-use super::{Engine, MountRecord, inspect, rooted, validate};
+use super::{Engine, MountRecord, inspect, log_options, rooted, validate};
 
 impl Engine {
     /// The container's network, made.
@@ -67,6 +67,7 @@ impl Engine {
             mounts.push(ready(mount, &rootfs)?);
         }
         let host = &record.host_config;
+        let log_attributes = log_options::attributes(record)?;
         Ok(RunSpec {
             id: record.id.clone(),
             folder: container.folder.clone(),
@@ -84,6 +85,8 @@ impl Engine {
             pid_of: self.joined(&host.pid_mode)?,
             ipc_of: self.joined(&host.ipc_mode)?,
             log_path: super::logs::path(&container.folder, &record.id),
+            journal: log_options::journal(record, &log_attributes)?,
+            log_attributes,
         })
     }
 

@@ -213,15 +213,7 @@ pub fn parse_range(text: &str) -> Result<(u16, u16)> {
 }
 
 fn isolation(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
-    if !matches!(
-        host.log_config.kind.as_str(),
-        "" | "json-file" | "local" | "none"
-    ) {
-        return Err(Error::invalid(format!(
-            "logger: no log driver named '{}' is registered",
-            host.log_config.kind
-        )));
-    }
+    super::log_options::check(&host.log_config)?;
     if !matches!(
         host.runtime.as_str(),
         "" | "windlass" | "runc" | "io.containerd.runc.v2"

@@ -12,6 +12,7 @@ use super::task::{
     Confinement, Isolation, Limits, LogPlan, Namespace, Place, Process, ResourceLimit, Task,
 };
 use crate::container::error::{Error, Result};
+use crate::container::log_options::bytes;
 use crate::container::parts::{Netns, ProcessSpec, RunSpec};
 
 /// The control group that all containers lie in.
@@ -272,41 +273,64 @@ fn log(spec: &RunSpec) -> Result<Option<LogPlan>> {
     if kind == "none" || spec.log_path.as_os_str().is_empty() {
         return Ok(None);
     }
-    let (size, files) = match kind.as_str() {
-        "local" => ("20m", "5"),
-        _ => ("-1", "1"),
+    let failed =
+        |why: String| Error::message(format!("failed to initialize logging driver: {why}"));
+    let option = |name: &str| config.get(name).map(String::as_str);
+    // What goes to the journal is kept here too, for `docker logs`.
+    let (size, files, compress) = match kind.as_str() {
+        "local" | "journald" => (20 << 20, 5, true),
+        _ => (0, 1, false),
     };
-    let get =
-        |name: &str, default: &'static str| config.get(name).cloned().unwrap_or(default.to_owned());
-    let (size, files) = (get("max-size", size), get("max-file", files));
-    let max_files = files.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
-        Error::invalid(format!(
-            "log option max-file: '{files}' is no number above 0"
-        ))
-    })?;
+    let max_bytes = match option("max-size") {
+        Some(text) => match bytes(text) {
+            Some(0) if text != "-1" => {
+                return Err(failed("max-size must be a positive number".to_owned()));
+            }
+            Some(size) => size,
+            None => return Err(failed(format!("invalid size: '{text}'"))),
+        },
+        None => size,
+    };
+    let max_files = match option("max-file").map(|text| (text, text.parse::<i64>())) {
+        Some((_, Ok(number))) if number < 1 => {
+            return Err(failed("max-file cannot be less than 1".to_owned()));
+        }
+        Some((text, Err(_))) => {
+            let why = format!("strconv.Atoi: parsing \"{text}\": invalid syntax");
+            return Err(failed(why));
+        }
+        Some((_, Ok(number))) => u32::try_from(number).unwrap_or(u32::MAX),
+        None => files,
+    };
+    let compress = match option("compress") {
+        Some(text) => is_true(text).ok_or_else(|| {
+            failed(format!(
+                "strconv.ParseBool: parsing \"{text}\": invalid syntax"
+            ))
+        })?,
+        None => compress && max_files > 1,
+    };
+    if compress && (max_files < 2 || max_bytes == 0) {
+        let why = "compress cannot be true when max-file is less than 2 or max-size is not set";
+        return Err(failed(why.to_owned()));
+    }
     Ok(Some(LogPlan {
         path: spec.log_path.clone(),
-        max_bytes: bytes(&size).ok_or_else(|| {
-            Error::invalid(format!("log option max-size: '{size}' is no size like 10m"))
-        })?,
+        max_bytes,
         max_files,
+        compress,
+        attributes: spec.log_attributes.clone(),
+        journal: spec.journal.clone(),
     }))
 }
 
-/// `10m`, `512k`, `1g`, `1000`; `-1` is 0, no limit.
-fn bytes(text: &str) -> Option<u64> {
-    if text == "-1" {
-        return Some(0);
+/// Go's words for yes and no.
+fn is_true(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
     }
-    let lower = text.trim().to_lowercase();
-    let lower = lower.strip_suffix('b').unwrap_or(&lower);
-    let (digits, factor) = match lower.strip_suffix(['k', 'm', 'g']) {
-        Some(digits) if lower.ends_with('k') => (digits, 1 << 10),
-        Some(digits) if lower.ends_with('m') => (digits, 1 << 20),
-        Some(digits) => (digits, 1 << 30),
-        None => (lower, 1),
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 #[cfg(test)]
@@ -330,11 +354,35 @@ mod tests {
         assert_eq!(half.cpu, Some((50_000, 100_000)));
         let quota = limits(&host(|h| h.cpu_quota = 20_000));
         assert_eq!(quota.cpu, Some((20_000, 100_000)));
-        assert_eq!(bytes("10m"), Some(10 << 20));
-        assert_eq!(
-            (bytes("1KB"), bytes("7"), bytes("x")),
-            (Some(1024), Some(7), None)
-        );
+    }
+
+    #[test]
+    fn logs() {
+        let plan = |kind: &str, options: &[(&str, &str)]| {
+            let mut spec = RunSpec {
+                log_path: "/x".into(),
+                ..RunSpec::default()
+            };
+            spec.host.log_config.kind = kind.to_owned();
+            let options = options.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+            spec.host.log_config.config = options.collect();
+            log(&spec).map_err(|e| e.message)
+        };
+        assert!(plan("none", &[]).unwrap().is_none());
+        let local = plan("local", &[]).unwrap().unwrap();
+        assert!(local.compress && local.max_files == 5);
+        let packed = [("max-size", "1k"), ("max-file", "2"), ("compress", "true")];
+        assert!(plan("json-file", &packed).unwrap().unwrap().compress);
+        for (option, value, words) in [
+            ("max-size", "abc", "invalid size: 'abc'"),
+            ("max-size", "0", "max-size must be a positive number"),
+            ("max-file", "0", "max-file cannot be less than 1"),
+            ("max-file", "x", "parsing \"x\": invalid syntax"),
+            ("compress", "true", "compress cannot be true when"),
+        ] {
+            let error = plan("json-file", &[(option, value)]).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

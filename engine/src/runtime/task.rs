@@ -210,6 +210,12 @@ pub struct LogPlan {
     pub max_bytes: u64,
     /// Files with the rotated ones.
     pub max_files: u32,
+    /// Rotated files are packed by gzip.
+    pub compress: bool,
+    /// In each line, as `attrs`.
+    pub attributes: BTreeMap<String, String>,
+    /// Each line goes to the host's journal too, with these fields.
+    pub journal: Option<BTreeMap<String, String>>,
 }
 
 /// A request to a shim: one line of JSON.
