@@ -85,6 +85,7 @@ impl Engine {
         let begin = match found {
             Found::Runs => {
                 tracing::info!(id, "adopted");
+                self.adopt_execs(&container);
                 Begin::Wait
             }
             Found::Ended(exit) => {

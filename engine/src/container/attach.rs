@@ -6,6 +6,7 @@ use super::Engine;
 use super::error::{Error, Result};
 use super::parts::Attachment;
 use super::record::Status;
+use super::registry::Container;
 
 /// An attachment now or at the start.
 pub enum AttachTo {
@@ -19,6 +20,17 @@ impl Engine {
     /// Connects to the container's streams. Before the start it waits for it, so that no output is missed.
     pub async fn attach(&self, id: &str) -> Result<AttachTo> {
         let container = self.containers.find(id)?;
+        let attached = self.attach_to(&container).await?;
+        self.tell(&container, "attach");
+        Ok(attached)
+    }
+
+    /// A client has let go of it by its detach keys.
+    pub fn detached(&self, container: &Container) {
+        self.tell(container, "detach");
+    }
+
+    async fn attach_to(&self, container: &Container) -> Result<AttachTo> {
         match container.status() {
             Status::Running => Ok(AttachTo::Now(self.runtime.attach(&container.id).await?)),
             Status::Paused => Err(Error::conflict(format!(
@@ -52,6 +64,12 @@ impl Engine {
         }
         self.runtime
             .resize(&container.id, None, rows, columns)
-            .await
+            .await?;
+        let mut attributes = container.attributes();
+        attributes.insert("height".to_owned(), rows.to_string());
+        attributes.insert("width".to_owned(), columns.to_string());
+        self.events
+            .publish("container", "resize", &container.id, attributes);
+        Ok(())
     }
 }

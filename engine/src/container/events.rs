@@ -9,6 +9,8 @@ use windlass_engine_api::Filters;
 use windlass_engine_api::types::{Actor, Event, StringMap};
 
 const REMEMBERED: usize = 256;
+/// Events that a slow listener may be behind.
+const BEHIND: usize = 256;
 
 /// Everybody who listens gets every event.
 #[derive(Debug)]
@@ -17,10 +19,29 @@ pub struct EventBus {
     past: Mutex<VecDeque<Event>>,
 }
 
+/// Which of the past is wanted; both ends are part of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Span {
+    /// Not older.
+    pub since: Option<OffsetDateTime>,
+    /// Not younger.
+    pub until: Option<OffsetDateTime>,
+}
+
+impl Span {
+    /// Without any end the past is not wanted at all.
+    fn has(&self, event: &Event) -> bool {
+        let nanos = |t: OffsetDateTime| i64::try_from(t.unix_timestamp_nanos()).unwrap_or(i64::MAX);
+        (self.since.is_some() || self.until.is_some())
+            && self.since.is_none_or(|t| event.time_nano >= nanos(t))
+            && self.until.is_none_or(|t| event.time_nano <= nanos(t))
+    }
+}
+
 impl Default for EventBus {
     fn default() -> Self {
         Self {
-            sender: broadcast::channel(64).0,
+            sender: broadcast::channel(BEHIND).0,
             past: Mutex::default(),
         }
     }
@@ -63,55 +84,62 @@ impl EventBus {
         }
     }
 
-    /// The remembered events since `since`, and a receiver for those to come.
-    pub fn subscribe(
-        &self,
-        since: Option<OffsetDateTime>,
-    ) -> (Vec<Event>, broadcast::Receiver<Event>) {
+    /// The remembered events of the span, and a receiver for those to come.
+    pub fn subscribe(&self, span: Span) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let past = self
             .past
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let from = since.map(|t| i64::try_from(t.unix_timestamp_nanos()).unwrap_or(i64::MAX));
-        let old = match from {
-            Some(from) => past
-                .iter()
-                .filter(|e| e.time_nano >= from)
-                .cloned()
-                .collect(),
-            None => Vec::new(),
-        };
+        let old = past.iter().filter(|e| span.has(e)).cloned().collect();
         (old, self.sender.subscribe())
     }
 }
 
-/// Whether an event passes the filters.
+/// These actions have a text after a colon, and are asked for without it.
+const WITH_TEXT: [&str; 3] = ["exec_create", "exec_start", "health_status"];
+
+/// Whether an event passes the filters, as Docker reads them: objects by a prefix of id or name.
 pub fn matches(event: &Event, filters: &Filters) -> bool {
     let one_of = |key: &str, test: &dyn Fn(&str) -> bool| {
         let wanted = filters.get(key);
         wanted.is_empty() || wanted.iter().any(|w| test(w))
     };
     let attributes = &event.actor.attributes;
-    let name = attributes.get("name").map_or("", String::as_str);
-    let object = |kind: &'static str| {
-        move |w: &str| {
-            event.kind == kind && (w == name || (!w.is_empty() && event.actor.id.starts_with(w)))
-        }
+    let attribute = |name: &str| attributes.get(name).map_or("", String::as_str);
+    let name = attribute("name");
+    let image = if event.kind == "image" {
+        name
+    } else {
+        attribute("image")
     };
+    let id = event.actor.id.as_str();
+    let objects = ["container", "volume", "network", "daemon", "plugin"];
+    let some_text = filters
+        .get("event")
+        .iter()
+        .any(|w| WITH_TEXT.contains(&w.as_str()));
     one_of("type", &|w| w == event.kind)
         && one_of("event", &|w| {
-            w == event.action || event.action.split(':').next() == Some(w)
+            w == event.action || (some_text && event.action.starts_with(w))
         })
-        && one_of("container", &object("container"))
+        && objects
+            .iter()
+            .all(|kind| one_of(kind, &|w| id.starts_with(w) || name.starts_with(w)))
         && one_of("image", &|w| {
-            object("image")(w)
-                || (event.kind == "container"
-                    && attributes.get("image").is_some_and(|image| image == w))
+            [id, image, without_tag(id), without_tag(image)].contains(&w)
         })
-        && one_of("volume", &object("volume"))
-        && one_of("network", &object("network"))
         && one_of("scope", &|w| w == event.scope)
+        && one_of("driver", &|w| w == attribute("driver"))
         && filters.match_labels(attributes)
+}
+
+/// `host:5000/box:1` → `host:5000/box`; a digest is cut off too.
+fn without_tag(reference: &str) -> &str {
+    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    match name.rsplit_once(':') {
+        Some((before, tag)) if !tag.contains('/') => before,
+        _ => name,
+    }
 }
 
 #[cfg(test)]
@@ -125,23 +153,40 @@ mod tests {
             "container",
             "health_status: healthy",
             "abc123",
-            [
-                ("name".to_owned(), "web".to_owned()),
-                ("image".to_owned(), "i".to_owned()),
-            ]
-            .into(),
+            [("name", "web"), ("image", "host:5000/i:1"), ("tier", "x")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
         );
-        let (past, _) = bus.subscribe(Some(OffsetDateTime::UNIX_EPOCH));
+        let since = |since| Span { since, until: None };
+        let until = |until| Span { since: None, until };
+        let epoch = Some(OffsetDateTime::UNIX_EPOCH);
+        assert!(bus.subscribe(Span::default()).0.is_empty());
+        assert!(bus.subscribe(until(epoch)).0.is_empty());
+        let now = Some(OffsetDateTime::now_utc());
+        assert_eq!(bus.subscribe(until(now)).0.len(), 1);
+        assert!(bus.subscribe(since(now)).0.is_empty());
+        let (past, _) = bus.subscribe(since(epoch));
         let event = &past[0];
+        let one = |key: &str, value: &str| Filters::new().with(key, value);
         for (filters, wanted) in [
             (Filters::new(), true),
-            (Filters::new().with("event", "health_status"), true),
-            (Filters::new().with("event", "die"), false),
-            (Filters::new().with("container", "web"), true),
-            (Filters::new().with("container", "abc"), true),
-            (Filters::new().with("type", "image"), false),
-            (Filters::new().with("image", "i"), true),
-            (Filters::new().with("label", "x"), false),
+            (one("event", "health_status"), true),
+            (one("event", "health_status: healthy"), true),
+            (one("event", "health"), false),
+            (one("event", "die"), false),
+            (one("container", "web"), true),
+            (one("container", "we"), true),
+            (one("container", "abc"), true),
+            (one("container", "bc"), false),
+            (one("container", "no").with("container", "web"), true),
+            (one("type", "image"), false),
+            (one("image", "host:5000/i"), true),
+            (one("image", "host:5000/i:1"), true),
+            (one("image", "host:5000/i:2"), false),
+            (one("label", "x"), false),
+            (one("label", "tier=x"), true),
+            (one("scope", "swarm"), false),
+            (one("network", "other"), false),
         ] {
             assert_eq!(matches(event, &filters), wanted, "{filters:?}");
         }

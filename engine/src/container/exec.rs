@@ -1,7 +1,13 @@
 //! Further commands in a running container.
+//!
+//! One that runs goes on while the engine is away, and is known again after it: what it is lies in the container's folder meanwhile.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use fs_err as fs;
 use tokio::sync::watch;
 use windlass_engine_api::types::{ExecCreate, ExecInspect, ExecProcess};
 
@@ -9,10 +15,13 @@ use super::error::{Error, Result};
 use super::lifecycle::exit_code;
 use super::parts::{Attachment, ProcessSpec};
 use super::record::Status;
+use super::registry::Container;
 use super::{Engine, create};
 
 /// Finished execs that are remembered for a container.
 const REMEMBERED: usize = 64;
+/// For a terminal whose size comes before it is there.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How an exec stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,8 +47,14 @@ pub struct Exec {
     pub state: watch::Sender<ExecState>,
 }
 
+impl Exec {
+    fn is_over(&self) -> bool {
+        self.state.borrow().exit_code.is_some()
+    }
+}
+
 impl Engine {
-    fn execs(&self) -> MutexGuard<'_, std::collections::BTreeMap<String, Arc<Exec>>> {
+    fn execs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Exec>>> {
         let execs: &Mutex<_> = &self.execs;
         execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -47,30 +62,7 @@ impl Engine {
     /// Enters an exec; the answer is its id.
     pub fn exec_create(&self, id: &str, wanted: ExecCreate) -> Result<String> {
         let container = self.containers.find(id)?;
-        match container.status() {
-            Status::Running => {}
-            Status::Paused => {
-                return Err(Error::conflict(format!(
-                    "container {} is paused, unpause the container before exec",
-                    container.id
-                )));
-            }
-            Status::Restarting => {
-                return Err(Error::conflict(format!(
-                    "Container {} is restarting, wait until the container is running",
-                    container.id
-                )));
-            }
-            _ => {
-                return Err(Error::conflict(format!(
-                    "container {} is not running",
-                    container.id
-                )));
-            }
-        }
-        if wanted.cmd.as_ref().is_none_or(Vec::is_empty) {
-            return Err(Error::invalid("No exec command specified"));
-        }
+        runs(&container)?;
         let exec = Exec {
             id: create::new_id(),
             container: container.id.clone(),
@@ -78,10 +70,11 @@ impl Engine {
             state: watch::Sender::default(),
         };
         let id = exec.id.clone();
+        self.tell_exec(&container, &exec, &titled("exec_create", &exec), None);
         let mut execs = self.execs();
         let finished: Vec<String> = execs
             .values()
-            .filter(|e| e.container == exec.container && e.state.borrow().exit_code.is_some())
+            .filter(|e| e.container == exec.container && e.is_over())
             .map(|e| e.id.clone())
             .collect();
         for old in finished
@@ -94,32 +87,56 @@ impl Engine {
         Ok(id)
     }
 
+    fn tell_exec(&self, container: &Container, exec: &Exec, action: &str, code: Option<i64>) {
+        let mut attributes = container.attributes();
+        attributes.insert("execID".to_owned(), exec.id.clone());
+        if let Some(code) = code {
+            attributes.insert("exitCode".to_owned(), code.to_string());
+        }
+        self.events
+            .publish("container", action, &container.id, attributes);
+    }
+
+    /// A client has let go of it by its detach keys.
+    pub fn exec_detached(&self, exec: &Exec) {
+        if let Ok(container) = self.containers.find(&exec.container) {
+            self.tell_exec(&container, exec, "exec_detach", None);
+        }
+    }
+
     /// An exec by its id.
     pub fn exec(&self, id: &str) -> Result<Arc<Exec>> {
-        self.execs()
-            .get(id)
-            .cloned()
+        let exec = self.execs().get(id).cloned();
+        // With its container it has gone too.
+        exec.filter(|e| self.containers.find(&e.container).is_ok())
             .ok_or_else(|| Error::not_found(format!("No such exec instance: {id}")))
     }
 
-    /// Running execs of a container.
+    /// Execs of a container that are not over.
     pub(super) fn exec_ids(&self, container: &str) -> Vec<String> {
         self.execs()
             .values()
-            .filter(|e| e.container == container && e.state.borrow().exit_code.is_none())
+            .filter(|e| e.container == container && !e.is_over())
             .map(|e| e.id.clone())
             .collect()
     }
 
-    /// After the container's end there is nothing to run in.
+    /// After the container's end none of them runs.
     pub(super) fn forget_execs(&self, container: &str) {
         for exec in self.execs().values().filter(|e| e.container == container) {
             exec.state.send_if_modified(|s| {
-                let running = s.exit_code.is_none();
-                s.exit_code.get_or_insert(137);
+                let running = s.started && s.exit_code.is_none();
+                if running {
+                    s.exit_code = Some(137);
+                }
                 running
             });
         }
+    }
+
+    /// The container is no more.
+    pub(super) fn drop_execs(&self, container: &str) {
+        self.execs().retain(|_, exec| exec.container != container);
     }
 
     /// Starts it; its end is recorded by a task.
@@ -128,13 +145,17 @@ impl Engine {
         exec: &Arc<Exec>,
         size: Option<(u16, u16)>,
     ) -> Result<Attachment> {
-        let first = exec
-            .state
-            .send_if_modified(|s| !std::mem::replace(&mut s.started, true));
-        if !first {
-            return Err(Error::conflict(format!("exec {} has already run", exec.id)));
-        }
         let container = self.containers.find(&exec.container)?;
+        runs(&container)?;
+        let mut state = *exec.state.borrow();
+        let first = exec.state.send_if_modified(|s| {
+            state = *s;
+            !std::mem::replace(&mut s.started, true)
+        });
+        if !first {
+            return Err(already(&exec.id, state));
+        }
+        self.tell_exec(&container, exec, &titled("exec_start", exec), None);
         let process = container.read(|r| {
             process(
                 &exec.wanted,
@@ -147,25 +168,56 @@ impl Engine {
         match self.runtime.exec(&exec.container, &exec.id, &process).await {
             Ok((pid, attachment)) => {
                 exec.state.send_modify(|s| s.pid = pid);
-                let (engine, exec) = (self.clone(), exec.clone());
-                tokio::spawn(async move {
-                    let code = engine
-                        .runtime
-                        .wait_exec(&exec.container, &exec.id)
-                        .await
-                        .map_or(137, |exit| exit.code);
-                    exec.state.send_modify(|s| s.exit_code = Some(code));
-                });
+                if let Err(error) = keep(&container, exec, pid) {
+                    tracing::warn!(id = exec.id, %error, "an engine to come will not know it");
+                }
+                tokio::spawn(self.clone().exec_ends(container, exec.clone()));
                 Ok(attachment)
             }
             Err(error) => {
-                exec.state
-                    .send_modify(|s| s.exit_code = Some(exit_code(&error.message)));
-                Err(Error::new(
-                    error.kind,
-                    format!("OCI runtime exec failed: {}", error.message),
-                ))
+                let code = exit_code(&error.message);
+                exec.state.send_modify(|s| s.exit_code = Some(code));
+                self.tell_exec(&container, exec, "exec_die", Some(code));
+                Err(worded(error))
             }
+        }
+    }
+
+    async fn exec_ends(self: Arc<Self>, container: Arc<Container>, exec: Arc<Exec>) {
+        let code = self
+            .runtime
+            .wait_exec(&exec.container, &exec.id)
+            .await
+            .map_or(137, |exit| exit.code);
+        fs::remove_file(kept(&container).join(&exec.id)).ok();
+        exec.state.send_modify(|s| s.exit_code = Some(code));
+        self.tell_exec(&container, &exec, "exec_die", Some(code));
+    }
+
+    /// Those that the former engine started in a container that still runs.
+    pub(super) fn adopt_execs(self: &Arc<Self>, container: &Arc<Container>) {
+        let Ok(entries) = fs::read_dir(kept(container)) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let read = fs::read(entry.path())
+                .ok()
+                .and_then(|text| serde_json::from_slice::<(i32, ExecCreate)>(&text).ok());
+            let (Some((pid, wanted)), Ok(id)) = (read, entry.file_name().into_string()) else {
+                continue;
+            };
+            let exec = Arc::new(Exec {
+                id: id.clone(),
+                container: container.id.clone(),
+                wanted,
+                state: watch::Sender::new(ExecState {
+                    started: true,
+                    pid,
+                    exit_code: None,
+                }),
+            });
+            self.execs().insert(id, exec.clone());
+            tokio::spawn(self.clone().exec_ends(container.clone(), exec));
         }
     }
 
@@ -176,7 +228,7 @@ impl Engine {
         let mut words = exec.wanted.cmd.clone().unwrap_or_default().into_iter();
         Ok(ExecInspect {
             id: exec.id.clone(),
-            running: state.started && state.exit_code.is_none(),
+            running: state.started && state.pid != 0 && state.exit_code.is_none(),
             exit_code: state.exit_code,
             process_config: ExecProcess {
                 tty: exec.wanted.tty,
@@ -195,13 +247,87 @@ impl Engine {
         })
     }
 
-    /// Sets the size of its terminal.
+    /// Sets the size of its terminal; clients send it beside the start, and may be faster.
     pub async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<()> {
         let exec = self.exec(id)?;
+        let mut state = exec.state.subscribe();
+        let there = state.wait_for(|s| s.pid != 0 || s.exit_code.is_some());
+        if tokio::time::timeout(PATIENCE, there).await.is_err() {
+            return Err(Error::message("timeout waiting for exec session ready"));
+        }
+        if exec.is_over() {
+            return Err(Error::not_found("no such exec"));
+        }
         self.runtime
             .resize(&exec.container, Some(&exec.id), rows, columns)
             .await
     }
+}
+
+/// Whether commands can be run in it.
+fn runs(container: &Container) -> Result<()> {
+    let id = &container.id;
+    let why = match container.status() {
+        Status::Running => return Ok(()),
+        Status::Paused => {
+            format!("container {id} is paused, unpause the container before exec")
+        }
+        Status::Restarting => {
+            format!("container {id} is restarting, wait until the container is running")
+        }
+        _ => format!("container {id} is not running"),
+    };
+    Err(Error::conflict(why))
+}
+
+/// Why it cannot be started once more.
+pub fn already(id: &str, state: ExecState) -> Error {
+    Error::conflict(if state.exit_code.is_some() {
+        format!("Error: Exec command {id} has already run")
+    } else {
+        format!("Error: Exec command {id} is already running")
+    })
+}
+
+/// `exec_start: sh -c …`
+fn titled(action: &str, exec: &Exec) -> String {
+    let words = exec.wanted.cmd.as_deref().unwrap_or_default();
+    format!("{action}: {}", words.join(" "))
+}
+
+/// The words by which Docker's clients know what failed.
+fn worded(error: Error) -> Error {
+    let reason = error
+        .message
+        .trim_start_matches("unable to start container process: ");
+    if reason.starts_with("unable to find ") {
+        return Error::message(reason);
+    }
+    if error.kind != super::error::Kind::Internal {
+        return error;
+    }
+    Error::invalid(format!(
+        "OCI runtime exec failed: exec failed: {}: unknown",
+        error.message
+    ))
+}
+
+/// Where those that run are remembered, each in a file of its id.
+fn kept(container: &Container) -> PathBuf {
+    container.folder.join("execs")
+}
+
+/// Without its environment, which may hold secrets and is of no use any more.
+fn keep(container: &Container, exec: &Exec, pid: i32) -> std::io::Result<()> {
+    let wanted = ExecCreate {
+        env: Vec::new(),
+        ..exec.wanted.clone()
+    };
+    fs::create_dir_all(kept(container))?;
+    fs::write(
+        kept(container).join(&exec.id),
+        serde_json::to_vec(&(pid, wanted))?,
+    )
 }
 
 fn process(

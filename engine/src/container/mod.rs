@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex};
 use windlass_engine_api::types::LogConfig;
 
 pub use attach::AttachTo;
-pub use exec::Exec;
+pub use exec::{Exec, already};
 pub use list::Query;
 pub use logs::{LogQuery, LogReader, Tail, path as log_path};
 pub use mounts::MountRecord;

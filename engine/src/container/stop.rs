@@ -323,6 +323,7 @@ impl Engine {
         }
         fs::remove_dir_all(&container.folder)?;
         self.containers.remove(container);
+        self.drop_execs(&container.id);
         if volumes {
             self.remove_anonymous_volumes(container);
         }

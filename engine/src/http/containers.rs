@@ -100,13 +100,20 @@ pub async fn resize(engine: &Engine, req: &Req, id: &str) -> Result<Reply> {
 
 /// `h` and `w`.
 pub fn size(req: &Req) -> Result<(u16, u16)> {
-    let side = |key: &str| -> Result<u16> {
-        let n = req
-            .number(key)?
-            .ok_or_else(|| Error::invalid(format!("parameter {key} is missing")))?;
-        u16::try_from(n).map_err(|_| Error::invalid(format!("parameter {key}: {n} is no size")))
+    let side = |key: &str, name: &str| -> Result<u16> {
+        let text = req.query(key).unwrap_or_default();
+        text.parse::<u32>()
+            .map(|n| u16::try_from(n).unwrap_or(u16::MAX))
+            .map_err(|e| {
+                use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+                let why = match e.kind() {
+                    PosOverflow | NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                Error::invalid(format!("invalid resize {name} \"{text}\": {why}"))
+            })
     };
-    Ok((side("h")?, side("w")?))
+    Ok((side("h", "height")?, side("w", "width")?))
 }
 
 /// `POST /containers/{id}/update`: only the restart policy can be changed.

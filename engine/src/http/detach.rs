@@ -19,19 +19,8 @@ impl DetachKeys {
         Ok(Self { keys, matched: 0 })
     }
 
-    /// No sequence detaches.
-    pub fn never() -> Self {
-        Self {
-            keys: Vec::new(),
-            matched: 0,
-        }
-    }
-
     /// Takes input in; the answer is what goes to the container, and whether the sequence is complete.
     pub fn feed(&mut self, input: &[u8]) -> (Vec<u8>, bool) {
-        if self.keys.is_empty() {
-            return (input.to_vec(), false);
-        }
         let mut out = Vec::with_capacity(input.len());
         for &byte in input {
             if byte == self.keys[self.matched] {

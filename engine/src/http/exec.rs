@@ -8,24 +8,39 @@ use tokio::sync::mpsc;
 use windlass_engine_api::types::{CreatedId, ExecCreate, ExecStart};
 use windlass_engine_api::{Frame, Source};
 
-use super::attach::{Pump, hijack};
+use super::attach::{Client, Ended, Pump, hijack};
 use super::containers::size;
 use super::detach::DetachKeys;
 use super::request::Req;
 use super::respond::{self, Reply};
-use crate::container::Engine;
+use crate::container::{Engine, already};
 use crate::container::error::{Error, Result};
 use crate::container::parts::Attachment;
 
 /// `POST /containers/{id}/exec`.
 pub async fn create(engine: &Engine, req: &mut Req, id: &str) -> Result<Reply> {
-    let wanted: ExecCreate = req.json().await?;
+    let body = req.bytes().await?;
+    if body.trim_ascii().is_empty() {
+        return Err(Error::invalid("got EOF while reading request body"));
+    }
+    let wanted: ExecCreate = windlass_engine_api::from_slice(&body)
+        .map_err(|e| Error::invalid(format!("invalid JSON: {e}")))?;
+    if wanted.cmd.as_ref().is_none_or(Vec::is_empty) {
+        return Err(Error::invalid("No exec command specified"));
+    }
+    detach_keys(&wanted)?;
     respond::json_status(
         StatusCode::CREATED,
         &CreatedId {
             id: engine.exec_create(id, wanted)?,
         },
     )
+}
+
+fn detach_keys(wanted: &ExecCreate) -> Result<DetachKeys> {
+    let keys = Some(wanted.detach_keys.as_str()).filter(|k| !k.is_empty());
+    DetachKeys::parse(keys)
+        .map_err(|_| Error::invalid(format!("Invalid escape keys ({}) provided", wanted.detach_keys)))
 }
 
 /// `GET /exec/{id}/json`.
@@ -44,13 +59,14 @@ pub async fn resize(engine: &Engine, req: &Req, id: &str) -> Result<Reply> {
 pub async fn start(engine: &Arc<Engine>, req: &mut Req, id: &str) -> Result<Reply> {
     let how: ExecStart = req.json().await?;
     let exec = engine.exec(id)?;
-    if exec.state.borrow().started {
-        return Err(Error::conflict(format!(
-            "Error: Exec command {id} has already run"
-        )));
+    let state = *exec.state.borrow();
+    if state.started {
+        return Err(already(id, state));
     }
     let size = match how.console_size[..] {
-        [rows, columns] if rows > 0 && columns > 0 => Some((rows as u16, columns as u16)),
+        [rows, columns] if rows > 0 && columns > 0 && req.version >= (1, 42) => {
+            Some((rows as u16, columns as u16))
+        }
         _ => None,
     };
     if how.detach {
@@ -59,20 +75,27 @@ pub async fn start(engine: &Arc<Engine>, req: &mut Req, id: &str) -> Result<Repl
     }
     let wanted = &exec.wanted;
     let pump = Pump {
-        tty: wanted.tty,
+        raw: how.tty,
         stdout: wanted.attach_stdout,
         stderr: wanted.attach_stderr,
         close_stdin: true,
-        detach: DetachKeys::parse(Some(wanted.detach_keys.as_str()).filter(|k| !k.is_empty()))?,
+        detach: wanted.tty.then(|| detach_keys(wanted)).transpose()?,
     };
-    let (tty, version, engine) = (wanted.tty, req.version, engine.clone());
-    let run = move |client| async move {
+    let (version, engine) = (req.version, engine.clone());
+    let run = move |mut client: Client| async move {
         // A program that cannot be started is told in the stream, since the connection is taken over already.
-        let attachment = engine
-            .exec_start(&exec, size)
-            .await
-            .unwrap_or_else(|error| failure(&error.message));
-        let client = pump.flow(attachment, client).await;
+        let mut pump = pump;
+        let attachment = match engine.exec_start(&exec, size).await {
+            Ok(attachment) => attachment,
+            Err(error) => {
+                pump.stdout = true;
+                failure(&error.message)
+            }
+        };
+        if pump.flow(attachment, &mut client).await == Ended::Detached {
+            engine.exec_detached(&exec);
+            return client.close().await;
+        }
         // The client asks for the exit code as soon as the stream ends.
         let mut state = exec.state.subscribe();
         tokio::time::timeout(
@@ -83,7 +106,7 @@ pub async fn start(engine: &Arc<Engine>, req: &mut Req, id: &str) -> Result<Repl
         .ok();
         client.close().await;
     };
-    Ok(hijack(req, tty, version, run))
+    Ok(hijack(req, how.tty, version, run))
 }
 
 fn failure(message: &str) -> Attachment {

@@ -17,5 +17,6 @@ mod route;
 mod server;
 mod system;
 mod volumes;
+mod websocket;
 
 pub use server::{bind, serve};

@@ -101,6 +101,15 @@ impl BodySender {
         self.send(bytes).await
     }
 
+    /// A JSON value and a line end, as everything but progress is streamed.
+    pub async fn send_json_line(&self, value: &impl Serialize) -> bool {
+        let Ok(mut bytes) = serde_json::to_vec(value) else {
+            return true;
+        };
+        bytes.push(b'\n');
+        self.send(bytes).await
+    }
+
     /// Resolves when the client has gone.
     pub async fn closed(&self) {
         self.0.closed().await;

@@ -42,6 +42,10 @@ async fn get(engine: Arc<Engine>, req: Req, path: &[&str]) -> Result<Reply> {
         }
         ["containers", id, "archive"] => archive::get(e, &req, id).await,
         ["containers", id, "export"] => archive::export(e, id).await,
+        ["containers", id, "attach", "ws"] => {
+            let mut req = req;
+            attach::attach_by_websocket(e, &mut req, id).await
+        }
         ["exec", id, "json"] => exec::inspect(e, id),
         ["images", "json"] => images::list(e, &req).await,
         ["images", "get"] => {

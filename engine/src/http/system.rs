@@ -210,37 +210,42 @@ pub fn events(engine: &Arc<Engine>, req: &Req) -> Result<Reply> {
             .ok_or_else(|| Error::invalid(format!("parameter {key}: '{text}' is no time"))),
     };
     let (since, until) = (time("since")?, time("until")?);
-    let (past, mut receiver) = engine.events.subscribe(since);
+    if let (Some(since), Some(until)) = (since, until)
+        && until < since
+    {
+        return Err(Error::invalid(format!(
+            "`since` time ({}) cannot be after `until` time ({})",
+            req.query("since").unwrap_or_default(),
+            req.query("until").unwrap_or_default()
+        )));
+    }
+    let (past, mut receiver) = engine.events.subscribe(events::Span { since, until });
     let (sender, body) = respond::channel();
     tokio::spawn(async move {
         for event in past.into_iter().filter(|e| events::matches(e, &filters)) {
-            if !sender.send_json(&event).await {
+            if !sender.send_json_line(&event).await {
                 return;
             }
         }
+        let left = until.map(|t| (t - time::OffsetDateTime::now_utc()).try_into());
         let end = async {
-            match until {
-                Some(until) => {
-                    tokio::time::sleep(
-                        (until - time::OffsetDateTime::now_utc())
-                            .try_into()
-                            .unwrap_or_default(),
-                    )
-                    .await
-                }
+            match left {
+                // A time that is past has no more events to come.
+                Some(left) => tokio::time::sleep(left.unwrap_or_default()).await,
                 None => std::future::pending().await,
             }
         };
         tokio::pin!(end);
         loop {
             let event = tokio::select! {
+                biased;
+                () = &mut end => return,
                 event = receiver.recv() => event,
                 () = sender.closed() => return,
-                () = &mut end => return,
             };
             match event {
                 Ok(event) if events::matches(&event, &filters) => {
-                    if !sender.send_json(&event).await {
+                    if !sender.send_json_line(&event).await {
                         return;
                     }
                 }

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use windlass_engine_api::{Source, frame_header};
 
@@ -42,6 +43,8 @@ pub struct Guest {
     state: State,
     received: Vec<u8>,
     queue: Vec<u8>,
+    /// When it last took something of a queue that is not empty.
+    took: Option<Instant>,
 }
 
 impl Guest {
@@ -52,6 +55,7 @@ impl Guest {
             state: State::Asking,
             received: Vec::new(),
             queue: Vec::new(),
+            took: None,
         }
     }
 
@@ -88,6 +92,22 @@ impl Guest {
     /// It has not taken all that it was sent.
     pub fn is_owed_output(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    /// It gets output, and has taken all there was.
+    pub fn is_up_to_date(&self) -> bool {
+        self.state == State::Watching && self.queue.is_empty()
+    }
+
+    /// It has taken nothing for so long.
+    pub fn is_stuck(&self, patience: Duration) -> bool {
+        self.took.is_some_and(|at| at.elapsed() > patience)
+    }
+
+    /// It gets nothing more.
+    pub fn let_go(&mut self) {
+        self.queue = Vec::new();
+        self.state = State::Gone;
     }
 
     /// It must get something before the shim may end.
@@ -196,15 +216,19 @@ impl Guest {
         while !self.queue.is_empty() {
             match self.stream.write(&self.queue) {
                 Ok(count) if count == self.queue.len() => self.queue = Vec::new(),
-                Ok(count) => drop(self.queue.drain(..count)),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => {
-                    self.queue = Vec::new();
-                    self.state = State::Gone;
+                Ok(count) => {
+                    self.queue.drain(..count);
+                    self.took = Some(Instant::now());
                 }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.took.get_or_insert_with(Instant::now);
+                    return;
+                }
+                Err(_) => self.let_go(),
             }
         }
+        self.took = None;
         if self.state == State::Leaving {
             self.state = State::Gone;
         }

@@ -1,6 +1,7 @@
 //! The shim's long life: passes output on, keeps it, answers requests, and records the end.
 //!
-//! One `poll` loop. Memory is bounded: while a client does not take what it has been sent, nothing more is read from the process.
+//! One `poll` loop. Memory is bounded: while a client does not take what it has been sent, nothing more is read from the process. Where
+//! others wait for more, that has an end.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -31,6 +32,9 @@ const CHUNK: usize = 8 * 1024;
 const DRAIN: Duration = Duration::from_secs(2);
 /// After the end, for clients that are slow to take what is theirs.
 const LINGER: Duration = Duration::from_secs(60);
+
+/// For a client that takes nothing, while others have taken all.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the process' output comes from and its input goes to.
 #[derive(Debug)]
@@ -170,6 +174,7 @@ impl Holder {
             }
             self.reap();
             self.tell_waiting();
+            self.let_go_of_stuck();
             self.guests.retain(|g| !g.is_gone());
         }
         Ok(())
@@ -215,6 +220,7 @@ impl Holder {
             fds.push(PollFd::new(guest.as_fd(), flags));
         }
         let timeout = match &self.exit {
+            None if is_held_up => PollTimeout::from(1000u16),
             None => PollTimeout::NONE,
             Some(_) => PollTimeout::from(100u8),
         };
@@ -225,6 +231,14 @@ impl Holder {
         let news = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
         let pairs = sources.into_iter().zip(&fds);
         Ok(pairs.filter(|(_, fd)| news(fd)).map(|(s, _)| s).collect())
+    }
+
+    /// One client alone may hold the process up as long as it likes, like the reader of a pipe.
+    fn let_go_of_stuck(&mut self) {
+        if self.guests.iter().any(Guest::is_up_to_date) {
+            let stuck = self.guests.iter_mut().filter(|g| g.is_stuck(PATIENCE));
+            stuck.for_each(Guest::let_go);
+        }
     }
 
     fn accept(&mut self) {
