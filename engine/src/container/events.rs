@@ -135,7 +135,9 @@ pub fn matches(event: &Event, filters: &Filters) -> bool {
 
 /// `host:5000/box:1` → `host:5000/box`; a digest is cut off too.
 fn without_tag(reference: &str) -> &str {
-    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    let name = reference
+        .split_once('@')
+        .map_or(reference, |(name, _)| name);
     match name.rsplit_once(':') {
         Some((before, tag)) if !tag.contains('/') => before,
         _ => name,

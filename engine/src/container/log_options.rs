@@ -105,7 +105,9 @@ pub fn attributes(record: &Record) -> Result<StringMap> {
         ),
         (&variables, option("env"), option("env-regex")),
     ] {
-        let named = names.split(',').filter_map(|name| there.get_key_value(name));
+        let named = names
+            .split(',')
+            .filter_map(|name| there.get_key_value(name));
         all.extend(named.map(|(k, v)| (k.clone(), v.clone())));
         if !pattern.is_empty() {
             let pattern = Regex::new(pattern).map_err(|e| failed(&e.to_string()))?;
@@ -199,7 +201,10 @@ fn tag(template: &str, record: &Record) -> Result<String> {
             .ok_or_else(|| failed(&format!("template: log-tag: unclosed action in {template}")))?;
         text.push_str(before);
         text.push_str(&value(word.trim(), record).ok_or_else(|| {
-            failed(&format!("template: log-tag: can't evaluate {}", word.trim()))
+            failed(&format!(
+                "template: log-tag: can't evaluate {}",
+                word.trim()
+            ))
         })?);
         rest = after;
     }
@@ -294,7 +299,10 @@ mod tests {
         );
         let fields = journal(&record, &found).unwrap().unwrap();
         assert_eq!(fields["CONTAINER_TAG"], "web/0123456789ab");
-        assert_eq!((fields["TIER"].as_str(), fields["B_X"].as_str()), ("front", "2"));
+        assert_eq!(
+            (fields["TIER"].as_str(), fields["B_X"].as_str()),
+            ("front", "2")
+        );
         assert!(tag("{{.Nothing}}", &record).is_err() && tag("{{.ID", &record).is_err());
         let default = record.host_config.log_config.clone();
         let mut filled = LogConfig::default();

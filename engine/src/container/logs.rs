@@ -193,9 +193,8 @@ impl LogReader {
             return Ok(None);
         };
         let open = live.metadata()?;
-        let is_ours = |there: &std::fs::Metadata| {
-            (there.ino(), there.dev()) == (open.ino(), open.dev())
-        };
+        let is_ours =
+            |there: &std::fs::Metadata| (there.ino(), there.dev()) == (open.ino(), open.dev());
         match std::fs::metadata(&self.path) {
             Ok(there) if is_ours(&there) => {
                 Ok((there.len() < *position).then(|| vec![self.path.clone()]))
@@ -463,7 +462,10 @@ mod tests {
                 tail,
                 ..base.clone()
             });
-            assert!(text.starts_with(wanted) && text.ends_with("line 4\n"), "{n}: {text}");
+            assert!(
+                text.starts_with(wanted) && text.ends_with("line 4\n"),
+                "{n}: {text}"
+            );
         }
 
         let mut reader = LogReader::open(

@@ -31,6 +31,7 @@ mod signal;
 mod stats;
 mod stop;
 mod supervise;
+mod top;
 pub mod validate;
 
 use std::collections::BTreeMap;

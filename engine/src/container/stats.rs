@@ -1,15 +1,15 @@
-//! Resource usage and processes, read from the kernel's control groups (v1 and v2) and `/proc`.
+//! Resource usage, read from the kernel's control groups (v1 and v2) and `/proc`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use windlass_engine_api::types::{
     BlkioEntry, BlkioStats, Change, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats,
-    Stats, Throttling, Top,
+    Stats, Throttling,
 };
 
-use super::error::{Error, Result};
+use super::error::Result;
 use super::registry::Container;
 use super::{Engine, clock};
 
@@ -23,48 +23,27 @@ impl Engine {
         let mut stats = Stats {
             name: format!("/{name}"),
             id: container.id.clone(),
-            read: clock::now(),
+            read: clock::NEVER.to_owned(),
             preread: clock::NEVER.to_owned(),
             ..Stats::default()
         };
         if runs {
+            stats.read = clock::now();
             let groups = Groups::of(pid)?;
             stats.cpu_stats = groups.cpu(self.settings.cpus);
             stats.memory_stats = groups.memory();
             stats.pids_stats = groups.pids();
             stats.num_procs = 0;
             stats.blkio_stats = groups.io();
-            stats.networks = networks(pid);
+            if container.read(|r| r.host_config.network_mode != "host") {
+                stats.networks = networks(pid);
+            }
         }
-        if let Some(former) = former {
+        if let Some(former) = former.filter(|f| runs && f.read != clock::NEVER) {
             stats.precpu_stats = former.cpu_stats.clone();
             stats.preread.clone_from(&former.read);
         }
         Ok(stats)
-    }
-
-    /// `docker top`.
-    pub async fn top(&self, id: &str) -> Result<Top> {
-        let container = self.containers.find(id)?;
-        let (pid, runs) = container.read(|r| (r.state.pid, r.state.status.has_process()));
-        if !runs {
-            return Err(Error::conflict(format!(
-                "Container {} is not running",
-                container.id
-            )));
-        }
-        let titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
-            .map(str::to_owned)
-            .to_vec();
-        let mut processes: Vec<(i32, Vec<String>)> = members(pid)
-            .into_iter()
-            .filter_map(|p| Some((p, line(p)?)))
-            .collect();
-        processes.sort_by_key(|(pid, _)| *pid);
-        Ok(Top {
-            titles,
-            processes: processes.into_iter().map(|(_, line)| line).collect(),
-        })
     }
 
     /// `docker diff`.
@@ -75,13 +54,13 @@ impl Engine {
 }
 
 /// Where the container's control groups are.
-struct Groups {
+pub(super) struct Groups {
     by_controller: BTreeMap<String, PathBuf>,
     unified: Option<PathBuf>,
 }
 
 impl Groups {
-    fn of(pid: i32) -> Result<Self> {
+    pub(super) fn of(pid: i32) -> Result<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
         let v2_only = Path::new(CGROUPS).join("cgroup.controllers").exists();
         let mut groups = Self {
@@ -110,6 +89,18 @@ impl Groups {
         Ok(groups)
     }
 
+    /// All processes in them.
+    pub(super) fn processes(&self) -> BTreeSet<i32> {
+        let v1 = ["pids", "memory", "cpu"]
+            .iter()
+            .find_map(|controller| self.by_controller.get(*controller));
+        let mut all = BTreeSet::new();
+        if let Some(folder) = self.unified.as_ref().or(v1) {
+            collect(folder, &mut all);
+        }
+        all
+    }
+
     /// The file's text: `v1` below the controller's own tree, or `v2`.
     fn read(&self, controller: &str, v1: &str, v2: &str) -> String {
         let path = match (&self.unified, self.by_controller.get(controller)) {
@@ -122,6 +113,11 @@ impl Groups {
 
     fn number(&self, controller: &str, v1: &str, v2: &str) -> Option<u64> {
         self.read(controller, v1, v2).trim().parse().ok()
+    }
+
+    fn number_v1(&self, controller: &str, file: &str) -> Option<u64> {
+        let is_v1 = self.unified.is_none();
+        is_v1.then(|| self.number(controller, file, "")).flatten()
     }
 
     fn cpu(&self, cpus: usize) -> CpuStats {
@@ -137,6 +133,7 @@ impl Groups {
                 total_usage: get("usage_usec") * 1000,
                 usage_in_usermode: get("user_usec") * 1000,
                 usage_in_kernelmode: get("system_usec") * 1000,
+                ..CpuUsage::default()
             };
             stats.throttling_data = Throttling {
                 periods: get("nr_periods"),
@@ -149,6 +146,12 @@ impl Groups {
                 total_usage: get("cpuacct.usage"),
                 usage_in_usermode: get("cpuacct.usage_user"),
                 usage_in_kernelmode: get("cpuacct.usage_sys"),
+                percpu_usage: self
+                    .read("cpuacct", "cpuacct.usage_percpu", "")
+                    .split_whitespace()
+                    .filter_map(|n| n.parse().ok())
+                    .take(cpus)
+                    .collect(),
             };
             let fields = fields(&self.read("cpu", "cpu.stat", ""));
             let get = |key: &str| fields.get(key).copied().unwrap_or_default();
@@ -167,6 +170,10 @@ impl Groups {
             .unwrap_or(u64::MAX);
         MemoryStats {
             usage: self.number("memory", "memory.usage_in_bytes", "memory.current"),
+            max_usage: self.number_v1("memory", "memory.max_usage_in_bytes"),
+            failcnt: self
+                .number_v1("memory", "memory.failcnt")
+                .filter(|n| *n > 0),
             stats: fields(&self.read("memory", "memory.stat", "memory.stat")),
             limit: Some(limit.min(host_memory())),
         }
@@ -180,46 +187,74 @@ impl Groups {
     }
 
     fn io(&self) -> BlkioStats {
-        let mut entries = Vec::new();
-        for line in self
-            .read("blkio", "blkio.throttle.io_service_bytes", "io.stat")
-            .lines()
-        {
-            let mut words = line.split_whitespace();
-            let Some((major, minor)) = words.next().and_then(|w| w.split_once(':')) else {
-                continue;
+        if self.unified.is_some() {
+            return BlkioStats {
+                io_service_bytes_recursive: Some(entries(&self.read("io", "", "io.stat"))),
+                ..BlkioStats::default()
             };
-            let (Ok(major), Ok(minor)) = (major.parse(), minor.parse()) else {
-                continue;
-            };
-            let words: Vec<&str> = words.collect();
-            if let [op, value] = words[..] {
-                entries.extend(value.parse().ok().map(|value| BlkioEntry {
-                    major,
-                    minor,
-                    op: op.to_lowercase(),
-                    value,
-                }));
-                continue;
-            }
-            for (key, value) in words.iter().filter_map(|w| w.split_once('=')) {
-                let op = match key {
-                    "rbytes" => "read",
-                    "wbytes" => "write",
-                    _ => continue,
-                };
-                entries.extend(value.parse().ok().map(|value| BlkioEntry {
-                    major,
-                    minor,
-                    op: op.to_owned(),
-                    value,
-                }));
-            }
         }
+        let of = |file: &str| Some(entries(&self.read("blkio", file, "")));
         BlkioStats {
-            io_service_bytes_recursive: entries,
+            io_service_bytes_recursive: of("blkio.throttle.io_service_bytes_recursive"),
+            io_serviced_recursive: of("blkio.throttle.io_serviced_recursive"),
+            io_queue_recursive: of("blkio.io_queued_recursive"),
+            io_service_time_recursive: of("blkio.io_service_time_recursive"),
+            io_wait_time_recursive: of("blkio.io_wait_time_recursive"),
+            io_merged_recursive: of("blkio.io_merged_recursive"),
+            io_time_recursive: of("blkio.time_recursive"),
+            sectors_recursive: of("blkio.sectors_recursive"),
         }
     }
+}
+
+fn collect(folder: &Path, all: &mut BTreeSet<i32>) {
+    let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    all.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()));
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&entry.path(), all);
+        }
+    }
+}
+
+/// `8:0 Read 4096` of v1, `8:0 rbytes=4096 wbytes=0 …` of v2.
+fn entries(text: &str) -> Vec<BlkioEntry> {
+    let mut entries = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some((major, minor)) = words.next().and_then(|w| w.split_once(':')) else {
+            continue;
+        };
+        let (Ok(major), Ok(minor)) = (major.parse(), minor.parse()) else {
+            continue;
+        };
+        let mut add = |op: &str, value: &str| {
+            entries.extend(value.parse().ok().map(|value| BlkioEntry {
+                major,
+                minor,
+                op: op.to_lowercase(),
+                value,
+            }));
+        };
+        let words: Vec<&str> = words.collect();
+        match words[..] {
+            [value] if !value.contains('=') => add("", value),
+            [op, value] if !op.contains('=') => add(op, value),
+            _ => {
+                for (key, value) in words.iter().filter_map(|w| w.split_once('=')) {
+                    match key {
+                        "rbytes" => add("read", value),
+                        "wbytes" => add("write", value),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    entries
 }
 
 /// `name value` lines.
@@ -284,104 +319,6 @@ fn networks(pid: i32) -> BTreeMap<String, NetworkStats> {
     all
 }
 
-/// The processes that share the container's process namespace.
-fn members(first: i32) -> Vec<i32> {
-    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let Some(wanted) = namespace(first) else {
-        return Vec::new();
-    };
-    let on_host = namespace(1).is_some_and(|host| host == wanted);
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pids = entries
-        .flatten()
-        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-    if on_host {
-        return pids
-            .filter(|pid| *pid == first || parent(*pid) == Some(first))
-            .collect();
-    }
-    pids.filter(|pid| namespace(*pid).as_ref() == Some(&wanted))
-        .collect()
-}
-
-/// The fields of `/proc/PID/stat` after the name, which may have spaces and brackets.
-fn stat(pid: i32) -> Option<Vec<String>> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(
-        text.rsplit_once(')')?
-            .1
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect(),
-    )
-}
-
-fn parent(pid: i32) -> Option<i32> {
-    stat(pid)?.get(1)?.parse().ok()
-}
-
-fn line(pid: i32) -> Option<Vec<String>> {
-    use std::os::unix::fs::MetadataExt as _;
-    let stat = stat(pid)?;
-    let ticks: u64 = stat.get(11)?.parse::<u64>().ok()? + stat.get(12)?.parse::<u64>().ok()?;
-    let seconds = ticks / 100;
-    let uid = std::fs::metadata(format!("/proc/{pid}")).ok()?.uid();
-    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let command = String::from_utf8_lossy(&command)
-        .trim_end_matches('\0')
-        .replace('\0', " ");
-    let command = if command.is_empty() {
-        format!(
-            "[{}]",
-            std::fs::read_to_string(format!("/proc/{pid}/comm"))
-                .ok()?
-                .trim()
-        )
-    } else {
-        command
-    };
-    let tty = if stat.get(4)? == "0" {
-        "?".to_owned()
-    } else {
-        "pts".to_owned()
-    };
-    let user = if uid == 0 {
-        "root".to_owned()
-    } else {
-        uid.to_string()
-    };
-    let time = format!(
-        "{:02}:{:02}:{:02}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    );
-    Some(vec![
-        user,
-        pid.to_string(),
-        stat.get(1)?.clone(),
-        "0".to_owned(),
-        start_time(stat.get(19)?.parse().ok()?),
-        tty,
-        time,
-        command,
-    ])
-}
-
-/// Ticks since boot → `HH:MM`.
-fn start_time(ticks: u64) -> String {
-    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let boot: i64 = text
-        .lines()
-        .find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok())
-        .unwrap_or_default();
-    let at = time::OffsetDateTime::from_unix_timestamp(boot + (ticks / 100) as i64)
-        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    format!("{:02}:{:02}", at.hour(), at.minute())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,14 +326,24 @@ mod tests {
     #[test]
     fn own_process() {
         let pid = std::process::id() as i32;
-        let words = line(pid).unwrap();
-        assert_eq!(words[1], pid.to_string());
-        assert_eq!(words.len(), 8);
         assert!(system_cpu() > 0 && host_memory() > 0);
         assert_eq!(
             fields("a 1\nb x\nc 3\n"),
             [("a".to_owned(), 1), ("c".to_owned(), 3)].into()
         );
-        Groups::of(pid).unwrap().memory();
+        let groups = Groups::of(pid).unwrap();
+        groups.memory();
+        assert!(groups.processes().contains(&pid));
+        let of = |text: &str| {
+            let all = entries(text).into_iter();
+            all.map(|e| format!("{} {}", e.op, e.value))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of("8:0 Read 4\n8:0 Write 5\nTotal 9\n"),
+            ["read 4", "write 5"]
+        );
+        assert_eq!(of("8:0 77\n"), [" 77"]);
+        assert_eq!(of("8:0 rbytes=1 wbytes=2 rios=3\n"), ["read 1", "write 2"]);
     }
 }

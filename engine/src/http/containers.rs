@@ -205,7 +205,7 @@ pub fn wait(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
                     Ok(code) => WaitResult { status_code: code, error: None },
                     Err(e) => WaitResult { status_code: -1, error: Some(WaitError { message: e.message }) },
                 };
-                sender.send_json(&result).await;
+                sender.send_json_line(&result).await;
             }
             () = sender.closed() => {}
         }
@@ -215,12 +215,8 @@ pub fn wait(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
 
 /// `GET /containers/{id}/top`.
 pub async fn top(engine: &Engine, req: &Req, id: &str) -> Result<Reply> {
-    if req.query("ps_args").is_some_and(|args| args != "-ef") {
-        return Err(Error::not_implemented(
-            "windlassd top has one format: give no ps options",
-        ));
-    }
-    respond::json(&engine.top(id).await?)
+    let options = req.query("ps_args").unwrap_or("-ef");
+    respond::json(&engine.top(id, options).await?)
 }
 
 /// `GET /containers/{id}/changes`.
@@ -237,7 +233,7 @@ pub fn stats(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
     let (sender, body) = respond::channel();
     tokio::spawn(async move {
         let mut former = None;
-        if !stream && !one_shot {
+        if !stream && !one_shot && container.status().has_process() {
             former = engine.stats(&container, None).ok();
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -245,7 +241,7 @@ pub fn stats(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
             let Ok(sample) = engine.stats(&container, former.as_ref()) else {
                 return;
             };
-            if !sender.send_json(&sample).await || !stream {
+            if !sender.send_json_line(&sample).await || !stream {
                 return;
             }
             former = Some(sample);

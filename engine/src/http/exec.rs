@@ -13,9 +13,9 @@ use super::containers::size;
 use super::detach::DetachKeys;
 use super::request::Req;
 use super::respond::{self, Reply};
-use crate::container::{Engine, already};
 use crate::container::error::{Error, Result};
 use crate::container::parts::Attachment;
+use crate::container::{Engine, already};
 
 /// `POST /containers/{id}/exec`.
 pub async fn create(engine: &Engine, req: &mut Req, id: &str) -> Result<Reply> {
@@ -39,8 +39,12 @@ pub async fn create(engine: &Engine, req: &mut Req, id: &str) -> Result<Reply> {
 
 fn detach_keys(wanted: &ExecCreate) -> Result<DetachKeys> {
     let keys = Some(wanted.detach_keys.as_str()).filter(|k| !k.is_empty());
-    DetachKeys::parse(keys)
-        .map_err(|_| Error::invalid(format!("Invalid escape keys ({}) provided", wanted.detach_keys)))
+    DetachKeys::parse(keys).map_err(|_| {
+        Error::invalid(format!(
+            "Invalid escape keys ({}) provided",
+            wanted.detach_keys
+        ))
+    })
 }
 
 /// `GET /exec/{id}/json`.

@@ -95,7 +95,12 @@ fn query(req: &Req) -> Result<LogQuery> {
 }
 
 /// As it comes, to the end of this run of the container.
-async fn send_growing(container: &Container, mut reader: LogReader, sender: &BodySender, tty: bool) {
+async fn send_growing(
+    container: &Container,
+    mut reader: LogReader,
+    sender: &BodySender,
+    tty: bool,
+) {
     let mut progress = container.progress.subscribe();
     let run = progress.borrow().exits;
     loop {

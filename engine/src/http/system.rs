@@ -141,7 +141,9 @@ pub async fn info(engine: &Engine) -> Result<Reply> {
             volume: vec!["local".to_owned()],
             network: ["bridge", "host", "none"].map(str::to_owned).to_vec(),
             authorization: None,
-            log: crate::container::log_options::drivers().map(str::to_owned).collect(),
+            log: crate::container::log_options::drivers()
+                .map(str::to_owned)
+                .collect(),
         },
         memory_limit: true,
         swap_limit: true,

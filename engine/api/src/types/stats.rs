@@ -27,6 +27,12 @@ pub struct Stats {
     )]
     pub networks: BTreeMap<String, NetworkStats>,
     pub blkio_stats: BlkioStats,
+    /// Nothing but on Windows.
+    pub storage_stats: BTreeMap<String, u64>,
+}
+
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Stats {
@@ -65,7 +71,9 @@ pub struct PidsStats {
 #[allow(missing_docs)]
 pub struct CpuStats {
     pub cpu_usage: CpuUsage,
+    #[serde(skip_serializing_if = "is_zero")]
     pub system_cpu_usage: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub online_cpus: u32,
     pub throttling_data: Throttling,
 }
@@ -76,6 +84,9 @@ pub struct CpuStats {
 #[allow(missing_docs)]
 pub struct CpuUsage {
     pub total_usage: u64,
+    /// v1 only.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
+    pub percpu_usage: Vec<u64>,
     pub usage_in_kernelmode: u64,
     pub usage_in_usermode: u64,
 }
@@ -97,6 +108,12 @@ pub struct Throttling {
 pub struct MemoryStats {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<u64>,
+    /// v1 only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_usage: Option<u64>,
+    /// v1 only; how often the limit was met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failcnt: Option<u64>,
     #[serde(
         skip_serializing_if = "BTreeMap::is_empty",
         deserialize_with = "nullable"
@@ -126,8 +143,15 @@ pub struct NetworkStats {
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct BlkioStats {
-    #[serde(deserialize_with = "nullable")]
-    pub io_service_bytes_recursive: Vec<BlkioEntry>,
+    pub io_service_bytes_recursive: Option<Vec<BlkioEntry>>,
+    /// This and all others: v1 only.
+    pub io_serviced_recursive: Option<Vec<BlkioEntry>>,
+    pub io_queue_recursive: Option<Vec<BlkioEntry>>,
+    pub io_service_time_recursive: Option<Vec<BlkioEntry>>,
+    pub io_wait_time_recursive: Option<Vec<BlkioEntry>>,
+    pub io_merged_recursive: Option<Vec<BlkioEntry>>,
+    pub io_time_recursive: Option<Vec<BlkioEntry>>,
+    pub sectors_recursive: Option<Vec<BlkioEntry>>,
 }
 
 /// A counter of one device.
