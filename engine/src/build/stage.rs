@@ -13,7 +13,7 @@ use super::options::Options;
 use super::run::Workshop;
 use super::{LocalBuilder, config, expand};
 use crate::container::error::{Error, Result};
-use crate::container::parts::{Images as _, ProcessSpec, ProgressSink};
+use crate::container::parts::{Images as _, ProcessSpec, ProgressSink, Pull};
 use crate::image::{Image, ImageConfig, ImageMeta, Platform, Reference};
 
 /// Why a build ended.
@@ -493,6 +493,7 @@ impl<'a> Build<'a> {
             _ => {}
         }
         let reference = Reference::parse(name)?;
+        let wanted_name = reference.to_string();
         let keys = [reference.registry.as_str(), "https://index.docker.io/v1/"];
         let keys = if reference.registry == "docker.io" {
             &keys[..]
@@ -500,9 +501,14 @@ impl<'a> Build<'a> {
             &keys[..1]
         };
         let auth = keys.iter().find_map(|key| self.auth.get(*key)).cloned();
+        let wanted = Pull {
+            reference: wanted_name,
+            auth,
+            platform: platform.map(str::to_owned),
+        };
         self.builder
             .images
-            .pull(name, auth, platform, self.progress.clone())
+            .pull(wanted, self.progress.clone())
             .await?;
         Ok(store.resolve(name)?)
     }

@@ -48,6 +48,41 @@ pub fn parse_flexible(text: &str) -> Option<OffsetDateTime> {
     .ok()
 }
 
+/// Reads what filters call `until`: a time as in [`parse_flexible`], a date, or how long ago (`24h`, `1h30m`).
+pub fn parse_until(text: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    let date = |text: &str| parse(&format!("{text}T00:00:00Z"));
+    parse_flexible(text)
+        .or_else(|| date(text))
+        .or_else(|| parse(&format!("{text}Z")))
+        .or_else(|| now.checked_sub(span(text)?))
+}
+
+/// Go's durations: `1h2m3.5s`, `100ms`.
+fn span(text: &str) -> Option<time::Duration> {
+    let (mut rest, mut total) = (text, time::Duration::ZERO);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let unit = &rest[digits..];
+        let end = unit
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(unit.len());
+        let seconds = match &unit[..end] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let part = time::Duration::checked_seconds_f64(number * seconds)?;
+        total = total.checked_add(part)?;
+        rest = &unit[end..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
 /// `5 minutes`, `About an hour`, as `docker ps` prints spans.
 pub fn human(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);

@@ -5,6 +5,7 @@
 mod adopt;
 mod attach;
 pub mod clock;
+pub mod commit;
 mod create;
 pub mod error;
 pub mod events;

@@ -10,12 +10,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use windlass_engine_api::types::{
     Change, ContainerConfig, CreateNetwork, EndpointSettings, HistoryItem, HostConfig,
-    ImageDeleted, ImageInspect, ImageSummary, NetworkInspect, PortMap, Progress, StringMap, Volume,
+    ImageDeleted, ImageSummary, NetworkInspect, PortMap, Progress, StringMap, Volume,
 };
-use windlass_engine_api::{Frame, RegistryAuth};
+use windlass_engine_api::{Filters, Frame, RegistryAuth};
 
 use super::error::Result;
 use super::mounts::MountRecord;
+pub use crate::image::{ImageUser, RemovalOptions};
 
 /// A stream of bytes from somewhere.
 pub type Reader = Pin<Box<dyn AsyncRead + Send>>;
@@ -33,44 +34,141 @@ pub struct Image {
     pub config: ContainerConfig,
 }
 
+/// Which images to list.
+#[derive(Debug, Clone, Default)]
+pub struct ImageQuery {
+    /// Those between an image and its base, too.
+    pub all: bool,
+    /// Count what an image shares with others.
+    pub shared_size: bool,
+    /// Filters.
+    pub filters: Filters,
+}
+
+/// What happened to an image, for those who listen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ImageEvent {
+    /// `untag`, `delete`.
+    pub action: &'static str,
+    /// The image.
+    pub id: String,
+    /// Its labels and name.
+    pub attributes: StringMap,
+}
+
+/// What a removal of images did.
+#[derive(Debug, Clone, Default)]
+pub struct ImagesRemoved {
+    /// For the client.
+    pub deleted: Vec<ImageDeleted>,
+    /// For those who listen.
+    pub events: Vec<ImageEvent>,
+    /// Bytes.
+    pub won: i64,
+}
+
+/// An image to fetch.
+#[derive(Debug, Clone, Default)]
+pub struct Pull {
+    /// As the client wrote it; with neither tag nor digest all tags are meant.
+    pub reference: String,
+    /// Credentials.
+    pub auth: Option<RegistryAuth>,
+    /// `os/architecture`.
+    pub platform: Option<String>,
+}
+
+/// An image to make from an archive of files.
+#[derive(Debug, Clone, Default)]
+pub struct Import {
+    /// Its name.
+    pub name: Option<String>,
+    /// Instructions of a Dockerfile.
+    pub changes: Vec<String>,
+    /// For its history.
+    pub message: String,
+    /// `os/architecture`.
+    pub platform: Option<String>,
+}
+
+/// An image to make from a container.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// Its id.
+    pub container: String,
+    /// The image that it was made from.
+    pub image: String,
+    /// Its configuration, which becomes the image's.
+    pub config: ContainerConfig,
+    /// Its command, for the history.
+    pub command: String,
+    /// The image's name.
+    pub name: Option<String>,
+    /// Instructions of a Dockerfile.
+    pub changes: Vec<String>,
+    /// Free text.
+    pub comment: String,
+    /// Free text.
+    pub author: String,
+}
+
 /// The images on this host and the root file systems made from them.
 #[async_trait]
 pub trait Images: Send + Sync {
     /// By name, id, or a prefix of the id; not found is [`super::error::Kind::NotFound`] with `No such image: …`.
     fn find(&self, reference: &str) -> Result<Image>;
-    /// All; the caller filters.
-    fn list(&self) -> Result<Vec<ImageSummary>>;
-    /// In full.
-    fn inspect(&self, reference: &str) -> Result<ImageInspect>;
+    /// Those that pass, the newest first.
+    fn list(&self, query: &ImageQuery) -> Result<Vec<ImageSummary>>;
+    /// Bytes of all layers, each counted once.
+    fn layers_size(&self) -> Result<i64>;
+    /// In full, as the newest clients are told.
+    fn inspect(&self, reference: &str) -> Result<serde_json::Value>;
     /// Its steps, newest first.
     fn history(&self, reference: &str) -> Result<Vec<HistoryItem>>;
     /// Pulls; an error before the first line (unknown image, wrong password) becomes the request's status.
-    async fn pull(
+    async fn pull(&self, wanted: Pull, progress: ProgressSink) -> Result<()>;
+    /// Pushes one tag of a repository, or all of them.
+    async fn push(
+        &self,
+        repository: &str,
+        tag: Option<&str>,
+        auth: Option<RegistryAuth>,
+        progress: ProgressSink,
+    ) -> Result<()>;
+    /// Loads an archive of `docker save` or an OCI layout; the answer is the images' ids.
+    async fn load(&self, archive: Reader, progress: ProgressSink) -> Result<Vec<String>>;
+    /// Makes an image of one layer from an archive of files; the answer is its id.
+    async fn import(&self, archive: Reader, wanted: Import) -> Result<String>;
+    /// Makes an image of what a container wrote; the answer is its id.
+    async fn commit(&self, wanted: Commit) -> Result<String>;
+    /// An archive of images, and their ids.
+    async fn save(&self, references: Vec<String>) -> Result<(Reader, Vec<String>)>;
+    /// Gives another name; the answer is the image's id.
+    fn tag(&self, reference: &str, name: &str) -> Result<String>;
+    /// Removes a name, and the image with its last one.
+    async fn remove(
+        &self,
+        reference: &str,
+        options: RemovalOptions,
+        users: Vec<ImageUser>,
+    ) -> Result<ImagesRemoved>;
+    /// Removes images that pass the filters and that no container was made from.
+    async fn prune(&self, filters: Filters, users: Vec<ImageUser>) -> Result<ImagesRemoved>;
+    /// Whether the registry takes these credentials.
+    async fn login(&self, auth: &RegistryAuth) -> Result<String>;
+    /// What a registry says of an image, without pulling it.
+    async fn distribution(
         &self,
         reference: &str,
         auth: Option<RegistryAuth>,
-        platform: Option<&str>,
-        progress: ProgressSink,
-    ) -> Result<()>;
-    /// Loads an archive of `docker save` or an OCI layout.
-    async fn load(&self, archive: Reader, progress: ProgressSink) -> Result<()>;
-    /// Makes an image of one layer from an archive of files; the answer is its id.
-    async fn import(
+    ) -> Result<serde_json::Value>;
+    /// What an index finds: `{name, description, …}` each.
+    async fn search(
         &self,
-        archive: Reader,
-        name: Option<String>,
-        changes: Vec<String>,
-    ) -> Result<String>;
-    /// An archive of images.
-    async fn save(&self, references: Vec<String>) -> Result<Reader>;
-    /// Gives another name (`repository:tag`).
-    fn tag(&self, reference: &str, name: &str) -> Result<()>;
-    /// Removes a name, and the image with its last one.
-    async fn remove(&self, reference: &str, force: bool) -> Result<Vec<ImageDeleted>>;
-    /// Removes images without names (or all) that are not in `used`; the answer has the bytes won.
-    async fn prune(&self, all: bool, used: &[String]) -> Result<(Vec<ImageDeleted>, i64)>;
-    /// Whether the registry takes these credentials.
-    async fn login(&self, auth: &RegistryAuth) -> Result<String>;
+        term: &str,
+        limit: i64,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Vec<serde_json::Value>>;
     /// Mounts a container's root file system (making its writable layer at the first time); mounted already is success.
     async fn mount(&self, container: &str, image_id: &str) -> Result<PathBuf>;
     /// Unmounts it; the writable layer stays. Not mounted is success.

@@ -7,6 +7,7 @@ mod attach;
 mod build;
 mod containers;
 mod detach;
+mod disk_usage;
 mod exec;
 mod images;
 mod logs;

@@ -6,7 +6,9 @@ use http::{Method, StatusCode};
 
 use super::request::Req;
 use super::respond::{self, Reply};
-use super::{archive, attach, build, containers, exec, images, logs, networks, system, volumes};
+use super::{
+    archive, attach, build, containers, disk_usage, exec, images, logs, networks, system, volumes,
+};
 use crate::container::Engine;
 use crate::container::error::{Error, Result};
 
@@ -30,7 +32,7 @@ async fn get(engine: Arc<Engine>, req: Req, path: &[&str]) -> Result<Reply> {
         ["version"] => system::version(e),
         ["info"] => system::info(e).await,
         ["events"] => system::events(e, &req),
-        ["system", "df"] => system::disk_usage(e).await,
+        ["system", "df"] => disk_usage::disk_usage(e, &req).await,
         ["containers", "json"] => containers::list(e, &req),
         ["containers", id, "json"] => containers::inspect(e, id),
         ["containers", id, "logs"] => logs::logs(e, &req, id).await,
@@ -51,15 +53,13 @@ async fn get(engine: Arc<Engine>, req: Req, path: &[&str]) -> Result<Reply> {
         ["images", "get"] => {
             images::save(e, req.query_all("names").map(str::to_owned).collect()).await
         }
-        ["images", "search"] => Err(Error::not_implemented(
-            "windlassd does not search registries: name the image",
-        )),
-        ["images", ref name @ .., "json"] => images::inspect(e, &name.join("/")).await,
+        ["images", "search"] => images::search(e, &req).await,
+        ["images", ref name @ .., "json"] => images::inspect(e, &req, &name.join("/")).await,
         ["images", ref name @ .., "history"] => images::history(e, &name.join("/")).await,
         ["images", ref name @ .., "get"] => images::save(e, vec![name.join("/")]).await,
-        ["distribution", .., "json"] => Err(Error::not_implemented(
-            "windlassd does not look into registries without pulling",
-        )),
+        ["distribution", ref name @ .., "json"] => {
+            images::distribution(e, &req, &name.join("/")).await
+        }
         ["volumes"] => volumes::list(e, &req),
         ["volumes", name] => volumes::inspect(e, name),
         ["networks"] => networks::list(e, &req),
@@ -100,12 +100,8 @@ async fn post(engine: Arc<Engine>, mut req: Req, path: &[&str]) -> Result<Reply>
         ["images", "load"] => images::load(e, r).await,
         ["images", "prune"] => images::prune(e, r).await,
         ["images", ref name @ .., "tag"] => images::tag(e, r, &name.join("/")).await,
-        ["images", .., "push"] => Err(Error::not_implemented(
-            "windlassd does not push: it only pulls, loads and builds images",
-        )),
-        ["commit"] => Err(Error::not_implemented(
-            "windlassd does not commit containers: build an image from a Dockerfile",
-        )),
+        ["images", ref name @ .., "push"] => images::push(e, r, &name.join("/")).await,
+        ["commit"] => images::commit(e, r).await,
         ["session"] => Err(Error::not_implemented(
             "windlassd has no BuildKit: build with DOCKER_BUILDKIT=0",
         )),

@@ -8,11 +8,12 @@ use fs_err as fs;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
-use windlass_engine_api::types::{Component, Info, Platform, Plugins, Version, VolumeUsage};
+use windlass_engine_api::types::{Component, Info, Platform, Plugins, Version};
 
 use super::request::{API_VERSION, MIN_API_VERSION, Req};
 use super::respond::{self, Reply};
 use crate::container::error::{Error, Result};
+use crate::container::parts::ImageQuery;
 use crate::container::record::Status;
 use crate::container::{Engine, clock, events};
 
@@ -131,7 +132,13 @@ pub async fn info(engine: &Engine) -> Result<Reply> {
         containers_running: running,
         containers_paused: paused,
         containers_stopped: all - running - paused,
-        images: engine.images.list().map_or(0, |i| i.len() as i64),
+        images: engine
+            .images
+            .list(&ImageQuery {
+                all: true,
+                ..ImageQuery::default()
+            })
+            .map_or(0, |i| i.len() as i64),
         driver: "overlay2".to_owned(),
         driver_status: vec![vec![
             "Backing Filesystem".to_owned(),
@@ -178,28 +185,6 @@ pub async fn info(engine: &Engine) -> Result<Reply> {
         security_options: vec!["name=seccomp,profile=builtin".to_owned()],
         ..Info::default()
     })
-}
-
-/// `GET /system/df`.
-pub async fn disk_usage(engine: &Engine) -> Result<Reply> {
-    let images = engine.images.list()?;
-    let size: i64 = images.iter().map(|i| i.size).sum();
-    let containers = engine.list(&crate::container::Query {
-        all: true,
-        ..Default::default()
-    })?;
-    let mut volumes = engine.volumes.list()?;
-    for volume in &mut volumes {
-        // The command needs both; how much is in it would take a walk through all its files.
-        let ref_count = engine.volume_users(&volume.name).len();
-        volume.usage_data = Some(VolumeUsage {
-            size: -1,
-            ref_count: i64::try_from(ref_count).unwrap_or(i64::MAX),
-        });
-    }
-    respond::json(
-        &json!({ "LayersSize": size, "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": [] }),
-    )
 }
 
 /// `GET /events`.

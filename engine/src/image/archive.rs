@@ -5,14 +5,16 @@
 use std::{
     collections::BTreeMap,
     io::{Read, Seek as _, SeekFrom},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Descriptor, Error, ImageConfig, ImageMeta, ImageStore, Manifest, Reference, Result,
+    Descriptor, Error, ImageConfig, ImageMeta, ImageStore, Manifest, PendingLayer, Reference,
+    Result, Unpacked,
+    original::Recording,
     pull::{Hashing, MAX_LAYER},
     unpack::unpack,
 };
@@ -70,6 +72,7 @@ impl ImageStore {
             .flatten()
             .map(|name| Reference::parse(name))
             .collect::<Result<_>>()?;
+        let _pins = self.pin(&parsed.rootfs.diff_ids);
         for (layer, diff_id) in entry.layers.iter().zip(&parsed.rootfs.diff_ids) {
             self.load_layer(root, layer, diff_id)?;
         }
@@ -89,10 +92,7 @@ impl ImageStore {
         }
         let file = open_inside(root, layer)?;
         let pending = self.layers().begin()?;
-        let mut archive = Hashing::new(decompressed(file)?);
-        let unpacked = unpack(&mut archive, &pending.diff(), MAX_LAYER)?;
-        std::io::copy(&mut archive, &mut std::io::sink())?;
-        let got = archive.digest();
+        let (unpacked, got) = unpack_recorded(decompressed(file)?, &pending)?;
         if got != diff_id {
             return Err(Error::Digest {
                 what: format!("layer {layer}"),
@@ -106,10 +106,8 @@ impl ImageStore {
     /// Makes an image of one layer from an archive of files; returns its id. Blocking.
     pub fn import(&self, archive: impl Read, mut config: ImageConfig) -> Result<String> {
         let pending = self.layers().begin()?;
-        let mut archive = Hashing::new(peeked(archive)?);
-        let unpacked = unpack(&mut archive, &pending.diff(), MAX_LAYER)?;
-        std::io::copy(&mut archive, &mut std::io::sink())?;
-        let diff_id = archive.digest();
+        let (unpacked, diff_id) = unpack_recorded(peeked(archive)?, &pending)?;
+        let _pins = self.pin(std::slice::from_ref(&diff_id));
         pending.commit(&diff_id, unpacked.size)?;
         config.rootfs = super::RootFs {
             kind: "layers".into(),
@@ -118,6 +116,14 @@ impl ImageStore {
         let config = serde_json::to_vec(&config).map_err(std::io::Error::from)?;
         self.add(&config, &ImageMeta::default())
     }
+}
+
+/// Unpacks a layer, so that its archive can be written again; with its digest.
+fn unpack_recorded(archive: impl Read, pending: &PendingLayer) -> Result<(Unpacked, String)> {
+    let mut archive = Recording::new(Hashing::new(archive), &pending.record())?;
+    let unpacked = unpack(&mut archive, &pending.diff(), MAX_LAYER)?;
+    std::io::copy(&mut archive, &mut std::io::sink())?;
+    Ok((unpacked, archive.finish()?.digest()))
 }
 
 /// Writes the archive's files into `root` as they are.
@@ -190,9 +196,10 @@ fn read_inside(root: &Path, name: &str) -> Result<Vec<u8>> {
 }
 
 /// Opens a file of the archive; its links (old archives have them between layers) stay inside.
-fn open_inside(root: &Path, name: &str) -> Result<std::fs::File> {
+pub(super) fn open_inside(root: &Path, name: impl AsRef<Path>) -> Result<std::fs::File> {
     use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
     let missing = |errno: rustix::io::Errno| {
+        let name = name.as_ref();
         Error::Unsupported(format!("the archive has no usable {name:?}: {errno}"))
     };
     let directory = open(
@@ -204,7 +211,7 @@ fn open_inside(root: &Path, name: &str) -> Result<std::fs::File> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = openat2(
         directory,
-        PathBuf::from(name),
+        name.as_ref(),
         OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
         Mode::empty(),
         resolve,

@@ -7,8 +7,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The reference does not follow the grammar.
-    #[error("invalid reference format: {0}")]
+    #[error("{0}")]
     InvalidReference(String),
+    /// A request that makes no sense.
+    #[error("{0}")]
+    Invalid(String),
     /// No image here has that name or id.
     #[error("No such image: {0}")]
     NoSuchImage(String),
@@ -20,6 +23,18 @@ pub enum Error {
         "pull access denied for {0}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied"
     )]
     AccessDenied(String),
+    /// The registry refused a login.
+    #[error("{0}")]
+    Denied(String),
+    /// The registry refused, in its own words.
+    #[error("{0}")]
+    Refused(String),
+    /// The registry does not know the manifest, in its own words.
+    #[error("{0}")]
+    ManifestMissing(String),
+    /// No image here has the tag that is to be pushed.
+    #[error("{0}")]
+    NoSuchImageToPush(String),
     /// The registry refused the credentials.
     #[error("unauthorized: authentication required by {0}")]
     Unauthorized(String),
@@ -59,8 +74,13 @@ impl Error {
     /// The HTTP status that Docker gives for this.
     pub fn status(&self) -> u16 {
         match self {
-            Error::InvalidReference(_) | Error::Archive(_) => 400,
-            Error::NoSuchImage(_) | Error::ManifestUnknown(_) | Error::AccessDenied(_) => 404,
+            Error::InvalidReference(_) | Error::Invalid(_) | Error::Archive(_) => 400,
+            Error::NoSuchImage(_)
+            | Error::ManifestUnknown(_)
+            | Error::ManifestMissing(_)
+            | Error::NoSuchImageToPush(_)
+            | Error::AccessDenied(_) => 404,
+            Error::Denied(_) | Error::Refused(_) => 403,
             Error::Conflict(_) => 409,
             Error::Unauthorized(_)
             | Error::Registry { .. }

@@ -3,12 +3,17 @@
 //! A layer appears under its name by one rename, after its digest was checked; what a crash leaves lies in `<root>/tmp`,
 //! which is emptied at the next start.
 
+use std::io::{self, Seek as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result};
+use super::original::replay;
+use super::{Error, HashingWriter, Result, write_layer};
 use crate::container::removal::remove_dir_all;
+
+/// See `original`.
+const RECORD: &str = "archive.gz";
 
 /// What is known of a layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +52,22 @@ impl LayerStore {
         Ok(store)
     }
 
+    /// Names of the layers as a chain, the lowest first: each says what lies below it too.
+    pub fn chains(diff_ids: &[String]) -> Vec<String> {
+        use sha2::{Digest as _, Sha256};
+        let mut chains: Vec<String> = Vec::with_capacity(diff_ids.len());
+        for diff_id in diff_ids {
+            chains.push(match chains.last() {
+                Some(below) => {
+                    let both = Sha256::digest(format!("{below} {diff_id}"));
+                    format!("sha256:{}", hex::encode(both))
+                }
+                None => diff_id.clone(),
+            });
+        }
+        chains
+    }
+
     /// Whether the layer is here, whole.
     pub fn has(&self, diff_id: &str) -> bool {
         self.directory(diff_id).join("layer.json").exists()
@@ -55,6 +76,36 @@ impl LayerStore {
     /// The directory to mount.
     pub fn diff(&self, diff_id: &str) -> PathBuf {
         self.directory(diff_id).join("diff")
+    }
+
+    /// Where the archive's record lies, if the layer came from one.
+    pub(super) fn record(&self, diff_id: &str) -> PathBuf {
+        self.directory(diff_id).join(RECORD)
+    }
+
+    /// Where it is written down which registries have the layer.
+    pub(super) fn blobs_file(&self, diff_id: &str) -> PathBuf {
+        self.directory(diff_id).join("blobs.json")
+    }
+
+    /// The layer's archive, as it came; returns its digest, which is the diff id, unless that archive cannot be made any more.
+    /// Blocking.
+    pub(super) fn write_archive(&self, diff_id: &str, out: &mut fs_err::File) -> Result<String> {
+        let folder = self.diff(diff_id);
+        let record = self.record(diff_id);
+        if record.exists() {
+            match replayed(&record, &folder, out) {
+                Ok(digest) if digest == diff_id => return Ok(digest),
+                Ok(_) => tracing::warn!(diff_id, "the layer's archive is another one now"),
+                Err(error) => tracing::warn!(diff_id, %error, "the layer's archive is lost"),
+            }
+            out.seek(io::SeekFrom::Start(0))?;
+            out.set_len(0)?;
+        }
+        let buffered = io::BufWriter::with_capacity(1 << 18, &mut *out);
+        let mut hashed = HashingWriter::new(buffered);
+        write_layer(&folder, &mut hashed)?;
+        Ok(hashed.digest())
     }
 
     /// Size and identity of a layer that is here.
@@ -110,6 +161,13 @@ impl LayerStore {
     }
 }
 
+fn replayed(record: &Path, folder: &Path, out: &mut fs_err::File) -> Result<String> {
+    let buffered = io::BufWriter::with_capacity(1 << 18, out);
+    let mut hashed = HashingWriter::new(buffered);
+    replay(record, folder, &mut hashed)?;
+    Ok(hashed.digest())
+}
+
 impl PendingLayer {
     /// Where the layer is unpacked.
     pub fn diff(&self) -> PathBuf {
@@ -117,6 +175,14 @@ impl PendingLayer {
             .as_deref()
             .unwrap_or(Path::new(""))
             .join("diff")
+    }
+
+    /// Where to record its archive.
+    pub(super) fn record(&self) -> PathBuf {
+        self.directory
+            .as_deref()
+            .unwrap_or(Path::new(""))
+            .join(RECORD)
     }
 
     /// Gives the layer its name. A layer of the same name that came first stays, and this one goes.

@@ -82,7 +82,7 @@ pub struct Manifest {
 }
 
 /// The image config document, whose digest is the image id.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImageConfig {
     /// RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,8 +99,14 @@ pub struct ImageConfig {
     /// `linux`.
     #[serde(default)]
     pub os: String,
+    /// Version of the engine that made it, Docker's extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_version: Option<String>,
+    /// Free text, Docker's extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
     /// What a container runs by default.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub config: RunConfig,
     /// Layers.
     #[serde(default)]
@@ -111,7 +117,7 @@ pub struct ImageConfig {
 }
 
 /// Layer digests of the uncompressed archives, the lowest first.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RootFs {
     /// Always `layers`.
     #[serde(rename = "type", default)]
@@ -133,7 +139,7 @@ fn digests<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::
 }
 
 /// One step of an image's making.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
     /// RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,13 +3,14 @@
 //! `<root>/rootfs/<container>/{upper,work,merged,image}`. Layers are named through short links in `<root>/l`, since the
 //! kernel takes no more than a page of mount options.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use windlass_engine_api::types::Change;
 
+use super::difference::differences;
 use super::tarball::{is_opaque, is_whiteout};
 use super::{Error, Image, ImageStore, Result};
 use crate::container::removal::remove_dir_all;
@@ -19,11 +20,6 @@ use crate::container::removal::remove_dir_all;
 pub struct Overlays {
     root: PathBuf,
 }
-
-/// How a path of a container differs from its image.
-const MODIFIED: u8 = 0;
-const ADDED: u8 = 1;
-const DELETED: u8 = 2;
 
 impl Overlays {
     /// Opens or makes the folders under `root`.
@@ -136,12 +132,13 @@ impl Overlays {
         self.folder(container).join("upper")
     }
 
-    /// Images that a writable layer lies on.
-    pub fn images_in_use(&self) -> Result<BTreeSet<String>> {
-        let mut images = BTreeSet::new();
+    /// Writable layers, and the images that they lie on.
+    pub fn images_in_use(&self) -> Result<BTreeMap<String, String>> {
+        let mut images = BTreeMap::new();
         for entry in fs_err::read_dir(self.root.join("rootfs"))? {
-            if let Ok(image) = fs_err::read_to_string(entry?.path().join("image")) {
-                images.insert(image);
+            let entry = entry?;
+            if let Ok(image) = fs_err::read_to_string(entry.path().join("image")) {
+                images.insert(entry.file_name().to_string_lossy().into_owned(), image);
             }
         }
         Ok(images)
@@ -154,12 +151,12 @@ impl Overlays {
         store: &ImageStore,
         image: &Image,
     ) -> Result<Vec<Change>> {
-        let upper = self.upper(container);
-        let layers = store.layer_dirs(image);
-        let mut changes = Vec::new();
-        collect(&upper, Path::new(""), &layers, &mut changes)?;
-        changes.sort_by(|a: &Change, b| a.path.cmp(&b.path));
-        Ok(changes)
+        let differences = differences(&self.upper(container), &store.layer_dirs(image))?;
+        let changes = differences.into_iter().map(|(path, kind)| Change {
+            path: format!("/{}", path.display()),
+            kind,
+        });
+        Ok(changes.collect())
     }
 
     fn folder(&self, container: &str) -> PathBuf {
@@ -167,38 +164,16 @@ impl Overlays {
     }
 }
 
-fn collect(
-    upper: &Path,
-    inside: &Path,
-    layers: &[PathBuf],
-    changes: &mut Vec<Change>,
-) -> Result<()> {
-    for entry in fs_err::read_dir(upper.join(inside))? {
-        let path = inside.join(entry?.file_name());
-        let metadata = fs_err::symlink_metadata(upper.join(&path))?;
-        let below = exists_below(layers, &path);
-        let kind = match (is_whiteout(&metadata), below) {
-            (true, true) => DELETED,
-            (true, false) => continue,
-            (false, true) => MODIFIED,
-            (false, false) => ADDED,
-        };
-        changes.push(Change {
-            path: format!("/{}", path.display()),
-            kind,
-        });
-        if metadata.is_dir() {
-            collect(upper, &path, layers, changes)?;
-        }
-    }
-    Ok(())
-}
-
 /// Whether the layers, the topmost first, show something at the path.
 pub(crate) fn exists_below(layers: &[PathBuf], path: &Path) -> bool {
+    visible_below(layers, path).is_some()
+}
+
+/// What the layers, the topmost first, show at the path.
+pub(super) fn visible_below(layers: &[PathBuf], path: &Path) -> Option<std::fs::Metadata> {
     for layer in layers {
         if let Ok(metadata) = fs_err::symlink_metadata(layer.join(path)) {
-            return !is_whiteout(&metadata);
+            return Some(metadata).filter(|metadata| !is_whiteout(metadata));
         }
         let hidden = path
             .ancestors()
@@ -210,10 +185,10 @@ pub(crate) fn exists_below(layers: &[PathBuf], path: &Path) -> bool {
                     .is_ok_and(|metadata| !metadata.is_dir() || is_opaque(&ancestor))
             });
         if hidden {
-            return false;
+            return None;
         }
     }
-    false
+    None
 }
 
 /// A mount point has another device than the folder above it.

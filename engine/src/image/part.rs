@@ -5,20 +5,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::io::SyncIoBridge;
-use windlass_engine_api::RegistryAuth;
 use windlass_engine_api::types::{
-    Change, ContainerConfig, GraphDriver, HistoryItem, ImageDeleted, ImageInspect, ImageMetadata,
-    ImageSummary, Progress, RootFs,
+    Change, ContainerConfig, HistoryItem, ImageDeleted, ImageSummary, Progress,
 };
+use windlass_engine_api::{Filters, RegistryAuth};
 
+use super::listing::Pruned;
 use super::registry::Registry;
 use super::{
-    Error, HistoryEntry, Image, ImageConfig, ImageStore, Overlays, Platform, Reference,
-    RegistryConfig, Removed, RunConfig,
+    Error, HistoryEntry, Image, ImageConfig, ImageStore, ImageUser, Overlays, Platform, Reference,
+    RegistryConfig, Removal, RemovalOptions, Removed, RunConfig, Told,
 };
-use crate::container::clock::NEVER;
 use crate::container::error::{Error as PartError, Kind, Result as PartResult};
-use crate::container::parts::{self, Images, ProgressSink, Reader};
+use crate::container::parts::{
+    self, Commit, ImageEvent, ImageQuery, Images, ImagesRemoved, Import, ProgressSink, Pull, Reader,
+};
 
 /// Images and root file systems under one folder.
 #[derive(Clone, Debug)]
@@ -38,40 +39,21 @@ impl LocalImages {
         })
     }
 
-    fn inspected(&self, image: &Image) -> PartResult<ImageInspect> {
-        let config = &image.config;
-        Ok(ImageInspect {
-            id: image.id.clone(),
-            repo_tags: image.repo_tags.clone(),
-            repo_digests: image.repo_digests.clone(),
-            parent: image.meta.parent.clone().unwrap_or_default(),
-            created: config.created.clone().unwrap_or_default(),
-            author: config.author.clone().unwrap_or_default(),
-            config: container_config(&config.config)?,
-            architecture: config.architecture.clone(),
-            variant: config.variant.clone().unwrap_or_default(),
-            os: config.os.clone(),
-            size: signed(image.size),
-            graph_driver: GraphDriver {
-                name: "overlay2".into(),
-                ..GraphDriver::default()
-            },
-            root_fs: RootFs {
-                kind: "layers".into(),
-                layers: config.rootfs.diff_ids.clone(),
-            },
-            metadata: ImageMetadata {
-                last_tag_time: image
-                    .meta
-                    .last_tagged
-                    .clone()
-                    .unwrap_or_else(|| NEVER.into()),
-            },
-            ..ImageInspect::default()
-        })
+    /// Users of images that are no containers of clients: the steps of builds that run right now.
+    fn with_builds(&self, mut users: Vec<ImageUser>) -> PartResult<Vec<ImageUser>> {
+        for (container, image) in self.overlays.images_in_use()? {
+            if !users.iter().any(|user| user.container == container) {
+                users.push(ImageUser {
+                    container,
+                    image,
+                    running: false,
+                });
+            }
+        }
+        Ok(users)
     }
 
-    fn container_image(&self, container: &str) -> PartResult<Image> {
+    pub(super) fn container_image(&self, container: &str) -> PartResult<Image> {
         let id = fs_err::read_to_string(self.overlays.upper(container).with_file_name("image"))?;
         Ok(self.store.resolve(&id)?)
     }
@@ -88,6 +70,7 @@ impl From<Error> for PartError {
     fn from(error: Error) -> Self {
         let kind = match error.status() {
             400 => Kind::Invalid,
+            403 => Kind::Forbidden,
             404 => Kind::NotFound,
             409 => Kind::Conflict,
             _ => Kind::Internal,
@@ -109,14 +92,21 @@ fn signed(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-/// RFC 3339 to Unix seconds; what cannot be read is 0, as in Docker.
-fn seconds(created: Option<&str>) -> i64 {
-    let parse = |text| {
-        time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()
-    };
-    created
-        .and_then(parse)
-        .map_or(0, time::OffsetDateTime::unix_timestamp)
+/// A name to give: it may have a tag, but no digest.
+pub(super) fn tag_of(name: &str) -> PartResult<Reference> {
+    let name = Reference::parse(name)?;
+    if name.digest.is_some() {
+        return Err(PartError::invalid(
+            "refusing to create a tag with a digest reference",
+        ));
+    }
+    Ok(name)
+}
+
+/// Whether the reference has a tag or a digest.
+fn names_one(reference: &str) -> bool {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    last.contains([':', '@'])
 }
 
 fn platform(text: Option<&str>) -> PartResult<Platform> {
@@ -136,7 +126,7 @@ fn platform(text: Option<&str>) -> PartResult<Platform> {
     }
 }
 
-fn deleted(removed: Vec<Removed>) -> Vec<ImageDeleted> {
+fn answered(removal: Removal) -> ImagesRemoved {
     let entry = |item| match item {
         Removed::Untagged(untagged) => ImageDeleted {
             untagged,
@@ -147,30 +137,20 @@ fn deleted(removed: Vec<Removed>) -> Vec<ImageDeleted> {
             ..ImageDeleted::default()
         },
     };
-    removed.into_iter().map(entry).collect()
-}
-
-fn history_of(image: &Image, sizes: &[u64]) -> Vec<HistoryItem> {
-    let mut sizes = sizes.iter();
-    let item = |entry: &HistoryEntry| HistoryItem {
-        id: "<missing>".into(),
-        created: seconds(entry.created.as_deref()),
-        created_by: entry.created_by.clone().unwrap_or_default(),
-        comment: entry.comment.clone().unwrap_or_default(),
-        size: if entry.empty_layer == Some(true) {
-            0
-        } else {
-            signed(sizes.next().copied().unwrap_or(0))
-        },
-        tags: None,
+    let event = |told: Told| {
+        let mut attributes = told.image.config.config.labels;
+        attributes.insert("name".to_owned(), told.image.id.clone());
+        ImageEvent {
+            action: told.action,
+            id: told.image.id,
+            attributes,
+        }
     };
-    let mut items: Vec<HistoryItem> = image.config.history.iter().map(item).collect();
-    items.reverse();
-    if let Some(first) = items.first_mut() {
-        first.id = image.id.clone();
-        first.tags = (!image.repo_tags.is_empty()).then(|| image.repo_tags.clone());
+    ImagesRemoved {
+        deleted: removal.removed.into_iter().map(entry).collect(),
+        events: removal.told.into_iter().map(event).collect(),
+        won: signed(removal.won),
     }
-    items
 }
 
 #[async_trait]
@@ -183,62 +163,58 @@ impl Images for LocalImages {
         })
     }
 
-    fn list(&self) -> PartResult<Vec<ImageSummary>> {
-        let images = self.store.list()?;
-        let parents: Vec<&String> = images
-            .iter()
-            .filter_map(|image| image.meta.parent.as_ref())
-            .collect();
-        // Steps in between of a build are kept for its cache, and not shown.
-        let shown = images
-            .iter()
-            .filter(|image| !image.repo_tags.is_empty() || !parents.contains(&&image.id));
-        let summary = |image: &Image| ImageSummary {
-            id: image.id.clone(),
-            parent_id: image.meta.parent.clone().unwrap_or_default(),
-            repo_tags: image.repo_tags.clone(),
-            repo_digests: image.repo_digests.clone(),
-            created: seconds(image.config.created.as_deref()),
-            size: signed(image.size),
-            shared_size: -1,
-            labels: image.config.config.labels.clone(),
-            containers: -1,
-        };
-        let mut summaries: Vec<ImageSummary> = shown.map(summary).collect();
-        summaries.sort_by_key(|summary| std::cmp::Reverse(summary.created));
-        Ok(summaries)
+    fn list(&self, query: &ImageQuery) -> PartResult<Vec<ImageSummary>> {
+        Ok(self.store.summaries(query)?)
     }
 
-    fn inspect(&self, reference: &str) -> PartResult<ImageInspect> {
-        self.inspected(&self.store.resolve(reference)?)
+    fn layers_size(&self) -> PartResult<i64> {
+        Ok(signed(self.store.layers_size()?))
+    }
+
+    fn inspect(&self, reference: &str) -> PartResult<serde_json::Value> {
+        Ok(self.store.inspected(&self.store.resolve(reference)?)?)
     }
 
     fn history(&self, reference: &str) -> PartResult<Vec<HistoryItem>> {
-        let image = self.store.resolve(reference)?;
-        let size = |id: &String| self.store.layers().info(id).map_or(0, |info| info.size);
-        let sizes: Vec<u64> = image.config.rootfs.diff_ids.iter().map(size).collect();
-        Ok(history_of(&image, &sizes))
+        Ok(self.store.steps(&self.store.resolve(reference)?))
     }
 
-    async fn pull(
-        &self,
-        reference: &str,
-        auth: Option<RegistryAuth>,
-        wanted: Option<&str>,
-        progress: ProgressSink,
-    ) -> PartResult<()> {
-        let platform = platform(wanted)?;
-        self.store
-            .pull(&Reference::parse(reference)?, auth, &platform, &progress)
-            .await?;
+    async fn pull(&self, wanted: Pull, progress: ProgressSink) -> PartResult<()> {
+        let platform = platform(wanted.platform.as_deref())?;
+        let reference = Reference::parse(&wanted.reference)?;
+        let tags = if names_one(&wanted.reference) {
+            vec![reference]
+        } else {
+            let registry = Registry::new(self.store.registries(), &reference, wanted.auth.clone())?;
+            let tagged = |tag| Reference {
+                tag: Some(tag),
+                ..reference.clone()
+            };
+            registry.tags().await?.into_iter().map(tagged).collect()
+        };
+        for reference in tags {
+            self.store
+                .pull(&reference, wanted.auth.clone(), &platform, &progress)
+                .await?;
+        }
         Ok(())
     }
 
-    async fn load(&self, archive: Reader, progress: ProgressSink) -> PartResult<()> {
+    async fn push(
+        &self,
+        repository: &str,
+        tag: Option<&str>,
+        auth: Option<RegistryAuth>,
+        progress: ProgressSink,
+    ) -> PartResult<()> {
+        Ok(self.store.push(repository, tag, auth, &progress).await?)
+    }
+
+    async fn load(&self, archive: Reader, progress: ProgressSink) -> PartResult<Vec<String>> {
         let store = Arc::clone(&self.store);
         let archive = SyncIoBridge::new(archive);
         let loaded = blocking(move || store.load(archive)).await?;
-        for image in loaded {
+        for image in &loaded {
             let mut lines: Vec<String> = image
                 .names
                 .iter()
@@ -257,30 +233,26 @@ impl Images for LocalImages {
                     .ok();
             }
         }
-        Ok(())
+        Ok(loaded.into_iter().map(|image| image.id).collect())
     }
 
-    async fn import(
-        &self,
-        archive: Reader,
-        name: Option<String>,
-        changes: Vec<String>,
-    ) -> PartResult<String> {
-        let name = name.as_deref().map(Reference::parse).transpose()?;
-        let host = Platform::host();
+    async fn import(&self, archive: Reader, wanted: Import) -> PartResult<String> {
+        let name = wanted.name.as_deref().map(tag_of).transpose()?;
+        let platform = platform(wanted.platform.as_deref())?;
         let now = Some(crate::container::clock::now());
         let mut config = ImageConfig {
             created: now.clone(),
-            architecture: host.architecture,
-            os: host.os,
+            architecture: platform.architecture,
+            variant: platform.variant,
+            os: platform.os,
             history: vec![HistoryEntry {
                 created: now,
-                comment: Some("Imported from -".into()),
+                comment: Some(wanted.message),
                 ..HistoryEntry::default()
             }],
             ..ImageConfig::default()
         };
-        crate::build::apply_changes(&mut config, &changes)?;
+        super::commit::change(&mut config, &wanted.changes)?;
         let store = Arc::clone(&self.store);
         let archive = SyncIoBridge::new(archive);
         let id = blocking(move || store.import(archive, config)).await?;
@@ -290,10 +262,15 @@ impl Images for LocalImages {
         Ok(id)
     }
 
-    async fn save(&self, references: Vec<String>) -> PartResult<Reader> {
-        for name in &references {
-            self.store.resolve(name)?;
-        }
+    async fn commit(&self, wanted: Commit) -> PartResult<String> {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || this.make_image(wanted))
+            .await
+            .map_err(PartError::internal)?
+    }
+
+    async fn save(&self, references: Vec<String>) -> PartResult<(Reader, Vec<String>)> {
+        let ids = self.store.saved_ids(&references)?;
         let (reader, writer) = tokio::io::duplex(256 * 1024);
         let store = Arc::clone(&self.store);
         let mut writer = SyncIoBridge::new(writer);
@@ -303,45 +280,57 @@ impl Images for LocalImages {
                 tracing::warn!(%error, "an archive was not written to its end");
             }
         });
-        Ok(Box::pin(reader))
+        Ok((Box::pin(reader), ids))
     }
 
-    fn tag(&self, reference: &str, name: &str) -> PartResult<()> {
-        let name = Reference::parse(name)?;
-        if name.digest.is_some() {
-            return Err(PartError::invalid(
-                "refusing to create a tag with a digest reference",
-            ));
-        }
+    fn tag(&self, reference: &str, name: &str) -> PartResult<String> {
+        let name = tag_of(name)?;
         let image = self.store.resolve(reference)?;
-        Ok(self.store.tag(&image.id, &name)?)
+        self.store.tag(&image.id, &name)?;
+        Ok(image.id)
     }
 
-    async fn remove(&self, reference: &str, force: bool) -> PartResult<Vec<ImageDeleted>> {
-        let (store, overlays) = (Arc::clone(&self.store), self.overlays.clone());
+    async fn remove(
+        &self,
+        reference: &str,
+        options: RemovalOptions,
+        users: Vec<ImageUser>,
+    ) -> PartResult<ImagesRemoved> {
+        let (store, users) = (Arc::clone(&self.store), self.with_builds(users)?);
         let reference = reference.to_owned();
-        let removed = blocking(move || {
-            let used = overlays.images_in_use()?;
-            store.remove(&reference, force, |id| {
-                if used.contains(id) {
-                    vec!["of this host".into()]
-                } else {
-                    Vec::new()
-                }
-            })
-        });
-        Ok(deleted(removed.await?))
+        let removal = blocking(move || store.remove(&reference, options, &users));
+        Ok(answered(removal.await?))
     }
 
-    async fn prune(&self, all: bool, used: &[String]) -> PartResult<(Vec<ImageDeleted>, i64)> {
-        let (store, used) = (Arc::clone(&self.store), used.to_vec());
-        let (removed, won) = blocking(move || store.prune(all, &used)).await?;
-        Ok((deleted(removed), signed(won)))
+    async fn prune(&self, filters: Filters, users: Vec<ImageUser>) -> PartResult<ImagesRemoved> {
+        let (store, users) = (Arc::clone(&self.store), self.with_builds(users)?);
+        let wanted = Pruned::new(&filters)?;
+        let removal =
+            blocking(move || store.prune(wanted.tagged_too, &users, |image| wanted.passes(image)));
+        Ok(answered(removal.await?))
     }
 
     async fn login(&self, auth: &RegistryAuth) -> PartResult<String> {
         Registry::log_in_at(self.store.registries(), auth).await?;
         Ok("Login Succeeded".to_owned())
+    }
+
+    async fn distribution(
+        &self,
+        reference: &str,
+        auth: Option<RegistryAuth>,
+    ) -> PartResult<serde_json::Value> {
+        let reference = Reference::parse(reference)?;
+        Ok(self.store.distribution(&reference, auth).await?)
+    }
+
+    async fn search(
+        &self,
+        term: &str,
+        limit: i64,
+        auth: Option<RegistryAuth>,
+    ) -> PartResult<Vec<serde_json::Value>> {
+        Ok(super::search::search(self.store.registries(), term, limit, auth).await?)
     }
 
     async fn mount(&self, container: &str, image_id: &str) -> PartResult<PathBuf> {

@@ -20,7 +20,7 @@ pub struct Reference {
 impl Reference {
     /// Parses `[registry/]repository[:tag][@digest]`; without tag and digest the tag is `latest`.
     pub fn parse(text: &str) -> Result<Self> {
-        let invalid = || Error::InvalidReference(text.to_owned());
+        let invalid = || Error::InvalidReference("invalid reference format".to_owned());
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.to_owned())),
             None => (text, None),
@@ -38,6 +38,16 @@ impl Reference {
         } else {
             path.to_owned()
         };
+        if path.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(Error::InvalidReference(format!(
+                "invalid reference format: repository name ({path}) must be lowercase"
+            )));
+        }
+        if digest.is_none() && tag.is_none() && is_hexadecimal_id(text) {
+            return Err(Error::InvalidReference(format!(
+                "invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"
+            )));
+        }
         if !path.split('/').all(is_path_component) || !is_registry(registry) || path.len() > 255 {
             return Err(invalid());
         }
@@ -58,6 +68,11 @@ impl Reference {
             .as_deref()
             .or(self.tag.as_deref())
             .unwrap_or("latest")
+    }
+
+    /// Registry and repository: `docker.io/library/httpd`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
     }
 
     /// The repository as people write it: `httpd`, `user/app`, `quay.io/org/app`.
@@ -99,6 +114,10 @@ pub(super) fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:").is_some_and(|hex| {
         hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     })
+}
+
+fn is_hexadecimal_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn split_tag(text: &str) -> (&str, Option<&str>) {

@@ -21,7 +21,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 5;
 /// Of a manifest or a token, as other engines have it too.
 const MAX_ANSWER: usize = 4 << 20;
-const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
+pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 
 /// A manifest as it came.
@@ -85,7 +85,14 @@ impl Registry {
         let endpoint = this.endpoints.last().cloned().unwrap_or_default();
         let url = format!("{endpoint}/v2/");
         let response = this.send(&endpoint, |http| http.get(&url)).await?;
-        this.check(&url, response).map(drop)
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Error::Denied(format!(
+                "login attempt to {url} failed with status: {}",
+                response.status()
+            ))),
+            status => Err(failed(&url, &format!("the registry answered {status}"))),
+        }
     }
 
     /// Fetches a manifest by tag or digest, from the first endpoint that has it.
@@ -147,7 +154,7 @@ impl Registry {
         Ok(RawManifest { bytes, digest })
     }
 
-    fn check(&self, url: &str, response: Response) -> Result<Response> {
+    pub(super) fn check(&self, url: &str, response: Response) -> Result<Response> {
         match response.status() {
             status if status.is_success() => Ok(response),
             StatusCode::NOT_FOUND => Err(Error::ManifestUnknown(self.reference.to_string())),
@@ -166,7 +173,7 @@ impl Registry {
     }
 
     /// Sends what `build` makes, logs in when asked to, and tries again what may pass.
-    async fn send(
+    pub(super) async fn send(
         &self,
         endpoint: &str,
         build: impl Fn(&reqwest::Client) -> RequestBuilder,
@@ -174,11 +181,7 @@ impl Registry {
         let mut challenged = false;
         let mut attempt = 1;
         loop {
-            let login = self.logins().get(endpoint).cloned();
-            let request = build(&self.http);
-            let request = login.into_iter().fold(request, |request, login| {
-                request.header(AUTHORIZATION, login)
-            });
+            let request = self.authorized(endpoint, build(&self.http));
             let outcome = request.send().await;
             match outcome {
                 Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !challenged => {
@@ -205,6 +208,34 @@ impl Registry {
                 }
             }
         }
+    }
+
+    /// The registry itself, which is not a mirror.
+    pub(super) fn endpoint(&self) -> &str {
+        self.endpoints.last().map_or("", String::as_str)
+    }
+
+    /// `library/httpd`.
+    pub(super) fn repository(&self) -> &str {
+        &self.reference.repository
+    }
+
+    /// The client, for requests that cannot be sent twice.
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Whether there is something to log in with.
+    pub(super) fn has_login(&self) -> bool {
+        self.auth.is_some()
+    }
+
+    /// With the login that this endpoint has taken before.
+    pub(super) fn authorized(&self, endpoint: &str, request: RequestBuilder) -> RequestBuilder {
+        let login = self.logins().get(endpoint).cloned();
+        login.into_iter().fold(request, |request, login| {
+            request.header(AUTHORIZATION, login)
+        })
     }
 
     /// The answer to a challenge; `None` where we have nothing to answer with.
@@ -324,7 +355,7 @@ impl Challenge {
 }
 
 /// reqwest takes the credentials off a request that is redirected to another host or port.
-fn http_client() -> Result<reqwest::Client> {
+pub(super) fn http_client() -> Result<reqwest::Client> {
     let mut roots = rustls::RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     // The host's own authorities count too: a private registry's is installed there.
@@ -353,8 +384,20 @@ fn http_client() -> Result<reqwest::Client> {
         .map_err(|error| Error::Unsupported(format!("HTTP client: {}", describe(&error))))
 }
 
+/// Opens what lies at any address, for an import.
+pub(crate) async fn fetch(address: &str) -> Result<Response> {
+    let response = http_client()?.get(address).send().await;
+    let response = response.map_err(|error| failed(address, &describe(&error)))?;
+    match response.status() {
+        status if status.is_success() => Ok(response),
+        status => Err(Error::Unsupported(format!(
+            "failed to GET {address} with status {status}: the server has no such archive"
+        ))),
+    }
+}
+
 /// The whole of an answer that has no reason to be long.
-async fn small(url: &str, mut response: Response) -> Result<Vec<u8>> {
+pub(super) async fn small(url: &str, mut response: Response) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response
         .chunk()
@@ -402,7 +445,7 @@ fn secret(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn failed(url: &str, reason: &str) -> Error {
+pub(super) fn failed(url: &str, reason: &str) -> Error {
     Error::Registry {
         url: url.to_owned(),
         reason: reason.to_owned(),

@@ -1,7 +1,7 @@
 //! `docker save`: an archive that is an OCI layout and Docker's older format at once.
 //!
-//! Each layer is archived anew from its folder. Where that gives other bytes than the layer had at its registry (names in
-//! another order, other headers), the image in the archive has the new digest in its config, and so another id.
+//! Each layer is the archive that it came as. Where that cannot be made again (a file was changed behind the engine's
+//! back), the image in the archive has the new digest in its config, and so another id.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Seek as _, SeekFrom, Write};
@@ -11,7 +11,8 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::archive::ArchiveEntry;
-use super::{Error, Image, ImageStore, Reference, Result, write_layer};
+use super::names::{familiar_key, is_digest_key};
+use super::{Error, Image, ImageStore, Reference, Result};
 
 impl ImageStore {
     /// Writes the images to an archive. Blocking.
@@ -21,6 +22,7 @@ impl ImageStore {
             tar: tar::Builder::new(out),
             written: BTreeSet::new(),
             layers: BTreeMap::new(),
+            repositories: BTreeMap::new(),
         };
         let mut entries = Vec::new();
         let mut manifests = Vec::new();
@@ -32,27 +34,44 @@ impl ImageStore {
         saving.file("index.json", index.to_string().as_bytes())?;
         let manifest = serde_json::to_vec(&entries).map_err(io::Error::from)?;
         saving.file("manifest.json", &manifest)?;
+        if !saving.repositories.is_empty() {
+            let names = serde_json::to_vec(&saving.repositories).map_err(io::Error::from)?;
+            saving.file("repositories", &names)?;
+        }
         saving.tar.into_inner()?.flush()?;
         Ok(())
     }
 
-    /// The images, each with the names it was asked by: a repository alone means all its tags.
+    /// The ids of what [`ImageStore::save`] would write; an error if one of the names means nothing.
+    pub fn saved_ids(&self, references: &[String]) -> Result<Vec<String>> {
+        let wanted = self.wanted(references)?;
+        Ok(wanted.into_iter().map(|(image, _)| image.id).collect())
+    }
+
+    /// The images, each with the names it was asked by, in full: a repository alone means all its tags.
     fn wanted(&self, references: &[String]) -> Result<Vec<(Image, Vec<String>)>> {
         let mut wanted: BTreeMap<String, (Image, BTreeSet<String>)> = BTreeMap::new();
         for name in references {
-            let image = self.resolve(name)?;
-            let by_id = image
-                .id
-                .trim_start_matches("sha256:")
-                .starts_with(name.trim_start_matches("sha256:"));
-            let entry = wanted
-                .entry(image.id.clone())
-                .or_insert((image, BTreeSet::new()));
-            if let (false, Ok(reference)) = (by_id, Reference::parse(name))
-                && reference.tag.is_some()
-                && reference.digest.is_none()
-            {
-                entry.1.insert(reference.familiar());
+            let parsed = Reference::parse(name).ok();
+            let keys = match &parsed {
+                Some(reference) if is_bare(name) => self.names().tags_in(reference),
+                Some(reference) => self.names().key(reference).into_iter().collect(),
+                None => Vec::new(),
+            };
+            if keys.is_empty() {
+                let image = self.resolve(name)?;
+                wanted
+                    .entry(image.id.clone())
+                    .or_insert((image, BTreeSet::new()));
+            }
+            for key in keys {
+                let image = self.resolve(&key)?;
+                let entry = wanted
+                    .entry(image.id.clone())
+                    .or_insert((image, BTreeSet::new()));
+                if !is_digest_key(&key) {
+                    entry.1.insert(key);
+                }
             }
         }
         Ok(wanted
@@ -62,6 +81,11 @@ impl ImageStore {
     }
 }
 
+/// Whether the name has neither tag nor digest.
+fn is_bare(name: &str) -> bool {
+    !name.rsplit('/').next().unwrap_or(name).contains([':', '@'])
+}
+
 struct Saving<'a, W: Write> {
     store: &'a ImageStore,
     tar: tar::Builder<W>,
@@ -69,6 +93,8 @@ struct Saving<'a, W: Write> {
     written: BTreeSet<String>,
     /// Diff ids to what their archive has now: digest and size.
     layers: BTreeMap<String, (String, u64)>,
+    /// Names to tags to their topmost layers, for the oldest readers.
+    repositories: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl<W: Write> Saving<'_, W> {
@@ -109,7 +135,11 @@ impl<W: Write> Saving<'_, W> {
                 "size": manifest.len(),
             });
             if let Some(name) = name {
-                descriptor["annotations"] = json!({"io.containerd.image.name": name});
+                let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
+                descriptor["annotations"] = json!({
+                    "io.containerd.image.name": name,
+                    "org.opencontainers.image.ref.name": tag,
+                });
             }
             descriptor
         };
@@ -117,6 +147,17 @@ impl<W: Write> Saving<'_, W> {
             manifests.push(descriptor(None));
         }
         manifests.extend(names.iter().map(|name| descriptor(Some(name))));
+        if let Some(top) = digests.last() {
+            for key in &names {
+                let top = top.trim_start_matches("sha256:");
+                let familiar = familiar_key(key);
+                if let Some((name, tag)) = familiar.rsplit_once(':') {
+                    let tags = self.repositories.entry(name.to_owned()).or_default();
+                    tags.insert(tag.to_owned(), top.to_owned());
+                }
+            }
+        }
+        let names: Vec<String> = names.iter().map(|key| familiar_key(key)).collect();
         entries.push(ArchiveEntry {
             config: blob_name(&config_digest),
             repo_tags: (!names.is_empty()).then_some(names),
@@ -136,10 +177,7 @@ impl<W: Write> Saving<'_, W> {
             .write(true)
             .create_new(true)
             .open(scratch.diff().join("layer.tar"))?;
-        let mut hashed = HashingWriter::new(io::BufWriter::with_capacity(1 << 18, &mut file));
-        write_layer(&self.store.layers().diff(diff_id), &mut hashed)?;
-        hashed.flush()?;
-        let digest = hashed.digest();
+        let digest = self.store.layers().write_archive(diff_id, &mut file)?;
         let size = file.stream_position()?;
         file.seek(SeekFrom::Start(0))?;
         if self.written.insert(digest.clone()) {

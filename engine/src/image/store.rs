@@ -4,15 +4,16 @@
 //! Docker keeps beside it; `<root>/repositories.json` maps names to ids. Each is replaced by one durable rename.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io::Write as _,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::names::{Names, familiar_key};
 use super::{Error, ImageConfig, LayerStore, Reference, RegistryConfig, Result};
 
 /// Images and their layers.
@@ -22,19 +23,15 @@ pub struct ImageStore {
     layers: LayerStore,
     registries: RegistryConfig,
     names: Mutex<Names>,
+    changing: Mutex<()>,
+    /// Layers that somebody is about to make an image of, once for each of them.
+    pinned: Arc<Mutex<Vec<String>>>,
     /// Layers on their way, so that two pulls fetch one once.
     pub(super) arriving: super::arrival::Arrivals,
 }
 
-/// Names of images: `registry/repository:tag` and `registry/repository@digest` in full, to ids.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Names {
-    tags: BTreeMap<String, String>,
-    digests: BTreeMap<String, String>,
-}
-
 /// What is kept beside an image's config.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImageMeta {
     /// Id of the image that a build or commit began with.
     #[serde(default)]
@@ -48,7 +45,7 @@ pub struct ImageMeta {
 }
 
 /// An image as clients see it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Image {
     /// `sha256:…` of the config.
     pub id: String,
@@ -64,13 +61,22 @@ pub struct Image {
     pub meta: ImageMeta,
 }
 
-/// What a removal did, in Docker's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Removed {
-    /// A name was taken away.
-    Untagged(String),
-    /// An image or layer is gone.
-    Deleted(String),
+/// See [`ImageStore::pin`].
+#[derive(Debug)]
+pub struct Pins {
+    pinned: Arc<Mutex<Vec<String>>>,
+    diff_ids: Vec<String>,
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        for diff_id in &self.diff_ids {
+            if let Some(at) = pinned.iter().position(|id| id == diff_id) {
+                pinned.swap_remove(at);
+            }
+        }
+    }
 }
 
 impl ImageStore {
@@ -89,6 +95,8 @@ impl ImageStore {
             layers,
             registries,
             names: Mutex::new(names),
+            changing: Mutex::default(),
+            pinned: Arc::default(),
             arriving: Default::default(),
         };
         store.sweep()?;
@@ -132,14 +140,14 @@ impl ImageStore {
     pub fn tag(&self, id: &str, reference: &Reference) -> Result<()> {
         let mut names = self.names();
         let before = names.clone();
-        let key = format!(
-            "{}/{}:{}",
-            reference.registry,
-            reference.repository,
-            reference.tag.as_deref().unwrap_or("latest")
-        );
+        let tag = reference.tag.as_deref().unwrap_or("latest");
+        let key = format!("{}:{tag}", reference.full_name());
         names.tags.insert(key, id.to_owned());
-        self.save_names(&mut names, before)
+        self.save_names(&mut names, before)?;
+        drop(names);
+        self.update_meta(id, |meta| {
+            meta.last_tagged = Some(crate::container::clock::now());
+        })
     }
 
     /// Remembers the registry's digest of an image.
@@ -152,10 +160,7 @@ impl ImageStore {
         let mut names = self.names();
         let before = names.clone();
         names.digests.insert(
-            format!(
-                "{}/{}@{manifest_digest}",
-                reference.registry, reference.repository
-            ),
+            format!("{}@{manifest_digest}", reference.full_name()),
             id.to_owned(),
         );
         self.save_names(&mut names, before)
@@ -176,186 +181,14 @@ impl ImageStore {
             )));
         }
         let id = format!("sha256:{}", hex::encode(Sha256::digest(config)));
+        // An image that is being removed is gone before it can be found again.
+        let _one = self.changing();
         if !self.config_path(&id).exists() {
             let meta = serde_json::to_vec(meta).map_err(std::io::Error::from)?;
             write_durably(&self.meta_path(&id), &meta)?;
             write_durably(&self.config_path(&id), config)?;
         }
         Ok(id)
-    }
-
-    /// Takes a name away, or by id the whole image. `users` says which containers use an image id.
-    pub fn remove(
-        &self,
-        name: &str,
-        force: bool,
-        users: impl Fn(&str) -> Vec<String>,
-    ) -> Result<Vec<Removed>> {
-        let image = self.resolve(name)?;
-        let by_id = image.id == name || image.id.trim_start_matches("sha256:").starts_with(name);
-        let mut names = self.names();
-        let before = names.clone();
-        let mine =
-            |map: &BTreeMap<String, String>| map.iter().filter(|(_, id)| **id == image.id).count();
-        let mut removed = Vec::new();
-        if by_id {
-            if mine(&names.tags) > 1 && !force {
-                let short = short(&image.id);
-                return Err(Error::Conflict(format!(
-                    "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
-                )));
-            }
-            for key in names
-                .tags
-                .iter()
-                .filter(|(_, id)| **id == image.id)
-                .map(|(key, _)| key)
-            {
-                removed.push(Removed::Untagged(familiar_key(key)));
-            }
-            names.tags.retain(|_, id| *id != image.id);
-        } else if let Some(key) = name_key(&Reference::parse(name)?, &names) {
-            removed.push(Removed::Untagged(familiar_key(&key)));
-            names.tags.remove(&key);
-            names.digests.remove(&key);
-        }
-        if mine(&names.tags) > 0 {
-            self.save_names(&mut names, before)?;
-            return Ok(removed);
-        }
-        let in_use = users(&image.id);
-        if let Some(container) = in_use.first().filter(|_| !force || by_id) {
-            let words = if by_id {
-                "cannot be forced"
-            } else {
-                "must be forced"
-            };
-            *names = before;
-            return Err(Error::Conflict(format!(
-                "conflict: unable to {} {name} ({words}) - container {} is using its referenced image {}",
-                if by_id {
-                    "delete"
-                } else {
-                    "remove repository reference"
-                },
-                short(container),
-                short(&image.id)
-            )));
-        }
-        if in_use.is_empty() {
-            for key in names
-                .digests
-                .iter()
-                .filter(|(_, id)| **id == image.id)
-                .map(|(key, _)| key)
-            {
-                removed.push(Removed::Untagged(familiar_key(key)));
-            }
-            names.digests.retain(|_, id| *id != image.id);
-        }
-        self.save_names(&mut names, before)?;
-        drop(names);
-        if in_use.is_empty() {
-            self.delete(&image, &mut removed)?;
-        }
-        Ok(removed)
-    }
-
-    /// Removes images without a name, or all, that are not in `used`; with the bytes of the layers won.
-    pub fn prune(&self, all: bool, used: &[String]) -> Result<(Vec<Removed>, u64)> {
-        let (mut removed, mut won) = (Vec::new(), 0);
-        // Children go before their parents, which they keep.
-        loop {
-            let mut progress = false;
-            for image in self.list()? {
-                let named = !image.repo_tags.is_empty() && !all;
-                if named || used.contains(&image.id) {
-                    continue;
-                }
-                let before = self.layers_size()?;
-                let mut gone = Vec::new();
-                self.delete(&image, &mut gone)?;
-                if !gone.is_empty() {
-                    self.forget_names(&image.id, &mut removed)?;
-                    won += before.saturating_sub(self.layers_size()?);
-                    progress = true;
-                    removed.append(&mut gone);
-                }
-            }
-            if !progress {
-                return Ok((removed, won));
-            }
-        }
-    }
-
-    fn layers_size(&self) -> Result<u64> {
-        let layers = self.layers.list()?;
-        Ok(layers
-            .iter()
-            .filter_map(|id| self.layers.info(id).ok())
-            .map(|info| info.size)
-            .sum())
-    }
-
-    fn forget_names(&self, id: &str, removed: &mut Vec<Removed>) -> Result<()> {
-        let mut names = self.names();
-        let before = names.clone();
-        for map in [&before.tags, &before.digests] {
-            removed.extend(
-                map.iter()
-                    .filter(|(_, owner)| *owner == id)
-                    .map(|(key, _)| Removed::Untagged(familiar_key(key))),
-            );
-        }
-        names.tags.retain(|_, owner| owner != id);
-        names.digests.retain(|_, owner| owner != id);
-        self.save_names(&mut names, before)
-    }
-
-    fn delete(&self, image: &Image, removed: &mut Vec<Removed>) -> Result<()> {
-        if self
-            .list()?
-            .iter()
-            .any(|other| other.meta.parent.as_ref() == Some(&image.id))
-        {
-            return Ok(());
-        }
-        fs_err::remove_file(self.config_path(&image.id))?;
-        fs_err::remove_file(self.meta_path(&image.id))?;
-        removed.push(Removed::Deleted(image.id.clone()));
-        let kept: BTreeSet<String> = self
-            .list()?
-            .into_iter()
-            .flat_map(|other| other.config.rootfs.diff_ids)
-            .collect();
-        for diff_id in image
-            .config
-            .rootfs
-            .diff_ids
-            .iter()
-            .rev()
-            .filter(|id| !kept.contains(*id))
-        {
-            self.layers.remove(diff_id)?;
-            removed.push(Removed::Deleted(diff_id.clone()));
-        }
-        self.delete_step_before(image, removed)
-    }
-
-    /// The steps that a build went through have no names of their own and go with what they led to.
-    fn delete_step_before(&self, image: &Image, removed: &mut Vec<Removed>) -> Result<()> {
-        let Some(parent) = image
-            .meta
-            .parent
-            .as_deref()
-            .and_then(|id| self.image(id).ok())
-        else {
-            return Ok(());
-        };
-        if parent.repo_tags.is_empty() && parent.repo_digests.is_empty() {
-            self.delete(&parent, removed)?;
-        }
-        Ok(())
     }
 
     /// Layers of no image, and names of none, are what a crash in the middle left.
@@ -384,10 +217,10 @@ impl ImageStore {
     fn resolve_id(&self, name: &str) -> Result<String> {
         let names = self.names();
         if let Ok(reference) = Reference::parse(name)
-            && let Some(key) = name_key(&reference, &names)
+            && let Some(key) = names.key(&reference)
         {
-            let id = names.tags.get(&key).or_else(|| names.digests.get(&key));
-            return id
+            return names
+                .id(&key)
                 .cloned()
                 .ok_or_else(|| Error::NoSuchImage(name.to_owned()));
         }
@@ -405,14 +238,17 @@ impl ImageStore {
             (Some(_), Some(_)) => Err(Error::Conflict(format!(
                 "image ID prefix {prefix} is ambiguous"
             ))),
-            (None, _) if Reference::parse(name).is_err() => {
-                Err(Error::InvalidReference(name.to_owned()))
+            (None, _) if hexadecimal && prefix.len() == 64 => {
+                Err(Error::NoSuchImage(name.to_owned()))
             }
-            (None, _) => Err(Error::NoSuchImage(missing_name(name))),
+            (None, _) => match Reference::parse(name) {
+                Ok(reference) => Err(Error::NoSuchImage(reference.to_string())),
+                Err(error) => Err(error),
+            },
         }
     }
 
-    fn image(&self, id: &str) -> Result<Image> {
+    pub(super) fn image(&self, id: &str) -> Result<Image> {
         let config = fs_err::read(self.config_path(id))?;
         let config: ImageConfig = serde_json::from_slice(&config)
             .map_err(|error| Error::Unsupported(format!("image config {id}: {error}")))?;
@@ -428,20 +264,54 @@ impl ImageStore {
             .map(|info| info.size)
             .sum();
         let names = self.names();
-        let of = |map: &BTreeMap<String, String>| -> Vec<String> {
-            map.iter()
-                .filter(|(_, owner)| *owner == id)
-                .map(|(key, _)| familiar_key(key))
-                .collect()
-        };
+        let familiar = |keys: Vec<String>| keys.iter().map(|key| familiar_key(key)).collect();
         Ok(Image {
             id: id.to_owned(),
-            repo_tags: of(&names.tags),
-            repo_digests: of(&names.digests),
+            repo_tags: familiar(names.tags_of(id)),
+            repo_digests: familiar(names.digests_of(id)),
             size,
             config,
             meta,
         })
+    }
+
+    /// Changes what is kept beside an image's config.
+    fn update_meta(&self, id: &str, change: impl FnOnce(&mut ImageMeta)) -> Result<()> {
+        let mut meta = self.image(id)?.meta;
+        change(&mut meta);
+        let meta = serde_json::to_vec(&meta).map_err(std::io::Error::from)?;
+        write_durably(&self.meta_path(id), &meta)
+    }
+
+    /// Removes config and facts of an image, nothing else.
+    pub(super) fn forget_files(&self, id: &str) -> Result<()> {
+        fs_err::remove_file(self.config_path(id))?;
+        Ok(fs_err::remove_file(self.meta_path(id))?)
+    }
+
+    /// One at a time adds or removes images.
+    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps layers from being removed while the answer lives: an image is about to be made of them.
+    pub fn pin(&self, diff_ids: &[String]) -> Pins {
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        pinned.extend(diff_ids.iter().cloned());
+        Pins {
+            pinned: Arc::clone(&self.pinned),
+            diff_ids: diff_ids.to_vec(),
+        }
+    }
+
+    /// Removes a layer unless it is pinned; whether it did.
+    pub(super) fn remove_unpinned(&self, diff_id: &str) -> Result<bool> {
+        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if pinned.iter().any(|id| id == diff_id) {
+            return Ok(false);
+        }
+        self.layers.remove(diff_id)?;
+        Ok(true)
     }
 
     /// The config of an image, byte for byte.
@@ -461,11 +331,11 @@ impl ImageStore {
         Ok(ids)
     }
 
-    fn names(&self) -> MutexGuard<'_, Names> {
+    pub(super) fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn save_names(&self, names: &mut Names, before: Names) -> Result<()> {
+    pub(super) fn save_names(&self, names: &mut Names, before: Names) -> Result<()> {
         let text = serde_json::to_vec_pretty(&*names).map_err(std::io::Error::from)?;
         write_durably(&self.root.join("repositories.json"), &text).inspect_err(|_| *names = before)
     }
@@ -484,42 +354,13 @@ impl ImageStore {
 }
 
 /// Twelve hex digits.
-fn short(id: &str) -> &str {
+pub(super) fn short(id: &str) -> &str {
     let hex = id.trim_start_matches("sha256:");
     hex.get(..12).unwrap_or(hex)
 }
 
-fn name_key(reference: &Reference, names: &Names) -> Option<String> {
-    let base = format!("{}/{}", reference.registry, reference.repository);
-    let by_digest = reference
-        .digest
-        .as_ref()
-        .map(|digest| format!("{base}@{digest}"));
-    let by_tag = reference
-        .tag
-        .as_ref()
-        .filter(|_| reference.digest.is_none())
-        .map(|tag| format!("{base}:{tag}"));
-    by_digest
-        .filter(|key| names.digests.contains_key(key))
-        .or_else(|| by_tag.filter(|key| names.tags.contains_key(key)))
-}
-
-fn familiar_key(key: &str) -> String {
-    let short = key.strip_prefix("docker.io/").unwrap_or(key);
-    short
-        .strip_prefix("library/")
-        .filter(|_| key.starts_with("docker.io/"))
-        .unwrap_or(short)
-        .to_owned()
-}
-
-fn missing_name(name: &str) -> String {
-    Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.to_string())
-}
-
 /// Writes beside `path`, syncs, renames over it, and syncs the directory.
-fn write_durably(path: &Path, content: &[u8]) -> Result<()> {
+pub(super) fn write_durably(path: &Path, content: &[u8]) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let temporary = path.with_extension(format!("{}.new", hex::encode(rand::random::<[u8; 4]>())));
     let mut file = fs_err::File::create(&temporary)?;
@@ -530,10 +371,10 @@ fn write_durably(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::image) mod tests {
     use super::*;
 
-    fn store_with_image() -> (tempfile::TempDir, ImageStore, String) {
+    pub(in crate::image) fn store_with_image() -> (tempfile::TempDir, ImageStore, String) {
         let root = tempfile::tempdir().unwrap();
         let store = ImageStore::open(root.path(), RegistryConfig::default()).unwrap();
         let diff_id = format!("sha256:{}", "1".repeat(64));
@@ -578,33 +419,6 @@ mod tests {
         assert!(
             matches!(reopened.resolve("httpd"), Err(Error::NoSuchImage(name)) if name == "httpd:latest")
         );
-    }
-
-    #[test]
-    fn the_last_name_takes_the_image_and_its_layers_along() {
-        let (_root, store, id) = store_with_image();
-        for name in ["a:1", "b:1"] {
-            store.tag(&id, &Reference::parse(name).unwrap()).unwrap();
-        }
-        assert_eq!(
-            store.remove("a:1", false, |_| vec![]).unwrap(),
-            [Removed::Untagged("a:1".into())]
-        );
-        assert!(matches!(
-            store.remove("b:1", false, |_| vec!["c".repeat(64)]),
-            Err(Error::Conflict(_))
-        ));
-        assert_eq!(
-            store.resolve("b:1").unwrap().repo_tags,
-            ["b:1"],
-            "a refused removal changes nothing"
-        );
-        let removed = store.remove("b:1", false, |_| vec![]).unwrap();
-        assert_eq!(
-            removed[..2],
-            [Removed::Untagged("b:1".into()), Removed::Deleted(id)]
-        );
-        assert!(store.list().unwrap().is_empty() && store.layers().list().unwrap().is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The same files give the same bytes, so a layer that was made here has one digest wherever it is written again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io::{self, Write};
@@ -37,8 +37,18 @@ pub(super) fn is_whiteout(metadata: &Metadata) -> bool {
 
 /// Writes the folder of a layer as an archive. Blocking.
 pub fn write_layer(root: &Path, out: impl Write) -> io::Result<Written> {
+    write_chosen(root, None, out)
+}
+
+/// [`write_layer`], of these paths only.
+pub(super) fn write_chosen(
+    root: &Path,
+    chosen: Option<&BTreeSet<PathBuf>>,
+    out: impl Write,
+) -> io::Result<Written> {
     let mut writer = LayerWriter {
         tar: tar::Builder::new(out),
+        chosen,
         links: BTreeMap::new(),
         written: Written::default(),
     };
@@ -48,21 +58,25 @@ pub fn write_layer(root: &Path, out: impl Write) -> io::Result<Written> {
     Ok(writer.written)
 }
 
-struct LayerWriter<W: Write> {
+struct LayerWriter<'a, W: Write> {
     tar: tar::Builder<W>,
+    chosen: Option<&'a BTreeSet<PathBuf>>,
     /// First names of files that have several, by device and inode.
     links: BTreeMap<(u64, u64), PathBuf>,
     written: Written,
 }
 
-impl<W: Write> LayerWriter<W> {
+impl<W: Write> LayerWriter<'_, W> {
     fn folder(&mut self, root: &Path, inside: &Path) -> io::Result<()> {
         let mut names: Vec<OsString> = fs_err::read_dir(root.join(inside))?
             .map(|entry| Ok(entry?.file_name()))
             .collect::<io::Result<_>>()?;
         names.sort_unstable();
         for name in names {
-            self.entry(root, &inside.join(name))?;
+            let path = inside.join(name);
+            if self.chosen.is_none_or(|chosen| chosen.contains(&path)) {
+                self.entry(root, &path)?;
+            }
         }
         Ok(())
     }
