@@ -283,6 +283,7 @@ fn mounts(project: &Project, service: &Service) -> (Vec<String>, Vec<Mount>) {
                 tmpfs_options: size_bytes.map(|size| TmpfsOptions {
                     size_bytes: signed(size),
                     mode: 0o1777,
+                    ..TmpfsOptions::default()
                 }),
                 ..Mount::default()
             }),

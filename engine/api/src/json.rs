@@ -49,6 +49,14 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// A map without entries as Docker writes those that were never given.
+pub(crate) fn null_when_empty<S: serde::Serializer>(
+    map: &std::collections::BTreeMap<String, String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&(!map.is_empty()).then_some(map), serializer)
+}
+
 #[cfg(test)]
 mod tests {
     use crate::types::ContainerConfig;

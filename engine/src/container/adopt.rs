@@ -28,10 +28,12 @@ impl Engine {
             let state = self.look(&container).await;
             if matches!(state, Found::Runs) {
                 running.extend(connection(&container));
+                self.adopt_sources(&container);
             }
             found.push((container, state));
         }
         self.networks.adopt(&running).await?;
+        self.volumes.settle()?;
         for (container, state) in found {
             self.take_up(container, state).await;
         }

@@ -11,6 +11,12 @@ pub fn now() -> String {
     format(OffsetDateTime::now_utc())
 }
 
+/// Now, in UTC with whole seconds.
+pub fn now_in_seconds() -> String {
+    let now = now();
+    format!("{}Z", now.split('.').next().unwrap_or_default())
+}
+
 /// RFC 3339 with nine digits, so that texts sort like times.
 pub fn format(t: OffsetDateTime) -> String {
     format!(

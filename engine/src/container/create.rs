@@ -31,7 +31,6 @@ impl Engine {
         self.check_network(&host)?;
         let inherited = self.volumes_from(&host)?;
         let mounts = mounts::resolve(&host, config.volumes.keys().cloned(), inherited)?;
-        mounts::check_destinations(&mounts)?;
         if host.network_mode == "host" && !host.port_bindings.is_empty() {
             warnings.push("Published ports are discarded when using host network mode".to_owned());
         }
@@ -62,7 +61,7 @@ impl Engine {
             mounts,
             ..Record::default()
         };
-        let made = self.keep(record);
+        let made = self.keep(record).await;
         if made.is_err() {
             self.containers.release_name(&name);
         }
@@ -71,26 +70,8 @@ impl Engine {
     }
 
     /// Makes the volumes and the folder, and enters it.
-    fn keep(&self, mut record: Record) -> Result<()> {
-        for mount in record.mounts.iter_mut().filter(|m| m.kind == "volume") {
-            let mut labels = std::mem::take(&mut mount.labels);
-            if mount.name.is_empty() {
-                labels.insert("com.docker.volume.anonymous".to_owned(), String::new());
-            }
-            let volume = self
-                .volumes
-                .create(&mount.name, labels, Default::default())?;
-            if mount.anonymous {
-                self.events.publish(
-                    "volume",
-                    "create",
-                    &volume.name,
-                    [("driver".to_owned(), "local".to_owned())].into(),
-                );
-            }
-            mount.name = volume.name;
-            mount.source = volume.mountpoint;
-        }
+    async fn keep(&self, mut record: Record) -> Result<()> {
+        self.make_volumes(&mut record).await?;
         let folder = self.settings.root.join("containers").join(&record.id);
         fs::create_dir_all(&folder)?;
         let durable = !record.host_config.auto_remove;
@@ -119,23 +100,15 @@ impl Engine {
     fn volumes_from(&self, host: &HostConfig) -> Result<Vec<MountRecord>> {
         let mut all = Vec::new();
         for spec in &host.volumes_from {
-            let (reference, mode) = spec.split_once(':').unwrap_or((spec, "rw"));
-            if !matches!(mode, "rw" | "ro" | "z" | "Z") {
-                return Err(Error::invalid(format!("invalid volumes-from mode: {mode}")));
-            }
-            let other = self.containers.find(reference)?;
-            let mounts = other.read(|r| r.mounts.clone());
-            all.extend(
-                mounts
-                    .into_iter()
-                    .filter(|m| m.kind != "tmpfs")
-                    .map(|m| MountRecord {
-                        rw: m.rw && mode != "ro",
-                        copy: false,
-                        anonymous: false,
-                        ..m
-                    }),
-            );
+            let (reference, writable) = mounts::parse_volumes_from(spec)?;
+            // Not found would tell the client to pull the image.
+            let other = self
+                .containers
+                .find(reference)
+                .map_err(|e| Error::invalid(e.message))?;
+            let mounts = other.read(|r| r.mounts.clone()).into_iter();
+            let shown = mounts.filter(|m| m.kind == "bind" || m.kind == "volume");
+            all.extend(shown.map(|m| m.inherited(writable)));
         }
         Ok(all)
     }

@@ -142,7 +142,7 @@ pub fn inspect(
             name: "overlay2".to_owned(),
             data: BTreeMap::new(),
         },
-        mounts: r.mounts.iter().map(|m| m.to_wire()).collect(),
+        mounts: r.mounts.iter().filter_map(|m| m.to_wire()).collect(),
         config: r.config.clone(),
         network_settings: network_settings(r),
         ..ContainerInspect::default()

@@ -82,12 +82,14 @@ impl Engine {
 
     async fn try_launch(&self, container: &Arc<Container>, record: &Record) -> Result<()> {
         let rootfs = self.images.mount(&record.id, &record.image_id).await?;
+        let sources = self.hold_sources(record).await?;
         let (netns, connected) = self.connect(record).await?;
         let specification = self.specification(
             container,
             record,
             rootfs,
             (netns.clone(), connected.as_ref()),
+            sources,
         )?;
         let pid = self.runtime.create(&specification).await?;
         for waiting in container.take_attachers() {
@@ -139,6 +141,7 @@ impl Engine {
         for (what, result) in [
             ("processes", self.runtime.delete(id).await),
             ("network", self.networks.disconnect(id).await),
+            ("volumes", self.release_sources(container).await),
             ("file system", self.images.unmount(id).await),
         ] {
             if let Err(error) = result {

@@ -184,7 +184,7 @@ fn summary(r: &Record) -> ContainerSummary {
         network_settings: SummaryNetworkSettings {
             networks: inspect::networks(r),
         },
-        mounts: r.mounts.iter().map(|m| m.to_wire()).collect(),
+        mounts: r.mounts.iter().filter_map(|m| m.to_wire()).collect(),
         ..ContainerSummary::default()
     }
 }

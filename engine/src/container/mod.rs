@@ -29,6 +29,7 @@ pub mod removal;
 mod restart;
 pub mod rooted;
 mod signal;
+mod sources;
 mod stats;
 mod stop;
 mod supervise;

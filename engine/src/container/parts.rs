@@ -375,6 +375,18 @@ pub trait Volumes: Send + Sync {
     fn create(&self, name: &str, labels: StringMap, options: StringMap) -> Result<Volume>;
     /// Removes one; the caller has checked that no container uses it.
     fn remove(&self, name: &str) -> Result<()>;
+    /// Mounts what its options name, unless that is done, for this user too. May wait for a server; plain folders need nothing.
+    fn mount(&self, name: &str, user: &str) -> Result<()>;
+    /// Lets go of it; the last user's end unmounts it. The answer is whether it was a user.
+    fn unmount(&self, name: &str, user: &str) -> Result<bool>;
+    /// After the engine's start, when all users are known: what nobody uses is unmounted.
+    fn settle(&self) -> Result<()>;
+    /// Lets `copy` fill its folder if that is empty; on failure it stays empty.
+    fn fill(
+        &self,
+        name: &str,
+        copy: &mut dyn FnMut(&std::path::Path) -> std::io::Result<()>,
+    ) -> Result<()>;
 }
 
 /// A step of a build that runs a command, and what the builder needs of it.

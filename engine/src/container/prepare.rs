@@ -1,18 +1,16 @@
-//! What a container needs before it runs: its files in `/etc`, filled volumes, the network, the runtime's specification.
+//! What a container needs before it runs: its files in `/etc`, the network, the runtime's specification.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use nix::fcntl::OFlag;
 use windlass_engine_api::types::{HostConfig, PortBinding, PortMap};
 
 use super::error::{Error, Result};
 use super::parts::{Connect, Connected, MountSpec, Netns, ProcessSpec, RunSpec};
 use super::record::Record;
 use super::registry::Container;
-use super::{Engine, MountRecord, inspect, log_options, rooted, validate};
+use super::{Engine, MountRecord, inspect, log_options, sources, validate};
 
 impl Engine {
     /// The container's network, made.
@@ -53,18 +51,19 @@ impl Engine {
             .transpose()
     }
 
-    /// The specification for the runtime; sources of binds are checked, empty volumes filled.
+    /// The specification for the runtime; sources of binds are checked.
     pub(super) fn specification(
         &self,
         container: &Container,
         record: &Record,
         rootfs: PathBuf,
         network: (Netns, Option<&Connected>),
+        sources: Vec<PathBuf>,
     ) -> Result<RunSpec> {
         let (netns, connected) = network;
         let mut mounts = self.etc_files(container, record, &netns, connected)?;
-        for mount in &record.mounts {
-            mounts.push(ready(mount, &rootfs)?);
+        for (mount, source) in record.mounts.iter().zip(sources) {
+            mounts.push(sources::ready(mount, source)?);
         }
         let host = &record.host_config;
         let log_attributes = log_options::attributes(record)?;
@@ -227,65 +226,6 @@ fn process(record: &Record) -> ProcessSpec {
         size,
         stdin: config.open_stdin,
         privileged: record.host_config.privileged,
-    }
-}
-
-/// Checks or makes a mount's source.
-fn ready(mount: &MountRecord, rootfs: &Path) -> Result<MountSpec> {
-    let mut source = PathBuf::from(&mount.source);
-    match mount.kind.as_str() {
-        "bind" => match fs::metadata(&source) {
-            Ok(_) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && mount.make_source => {
-                fs::create_dir_all(&source)?
-            }
-            Err(_) => {
-                return Err(Error::invalid(format!(
-                    "invalid mount config for type \"bind\": bind source path does not exist: {}",
-                    mount.source
-                )));
-            }
-        },
-        "volume" => {
-            if mount.copy {
-                fill(&source, rootfs, &mount.destination)
-                    .map_err(|e| Error::message(format!("filling volume {}: {e}", mount.name)))?;
-            }
-            if !mount.subpath.is_empty() {
-                let volume = rooted::open_root(&source)?;
-                // It is opened again when it is mounted: until then others may change what is there.
-                rooted::open(volume.as_fd(), Path::new(&mount.subpath), OFlag::O_PATH).map_err(
-                    |e| {
-                        Error::invalid(format!(
-                            "cannot access path {} in volume {}: {e}",
-                            mount.subpath, mount.name
-                        ))
-                    },
-                )?;
-            }
-        }
-        _ => source = PathBuf::new(),
-    }
-    Ok(MountSpec {
-        record: mount.clone(),
-        source,
-    })
-}
-
-/// Copies the image's files into an empty volume.
-fn fill(volume: &Path, rootfs: &Path, destination: &str) -> std::io::Result<()> {
-    if fs::read_dir(volume)?.next().is_some() {
-        return Ok(());
-    }
-    let root = rooted::open_root(rootfs)?;
-    match rooted::open(
-        root.as_fd(),
-        Path::new(destination),
-        OFlag::O_RDONLY | OFlag::O_DIRECTORY,
-    ) {
-        Ok(directory) => rooted::copy_directory(&directory, volume),
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(()),
-        Err(e) => Err(e),
     }
 }
 

@@ -321,6 +321,7 @@ impl Engine {
                 ),
             ));
         }
+        self.discard_image_mounts(container).await?;
         fs::remove_dir_all(&container.folder)?;
         self.containers.remove(container);
         self.drop_execs(&container.id);
@@ -349,12 +350,7 @@ impl Engine {
             .filter(|name| self.volume_users(name).is_empty())
         {
             match self.volumes.remove(name) {
-                Ok(()) => self.events.publish(
-                    "volume",
-                    "destroy",
-                    name,
-                    [("driver".to_owned(), "local".to_owned())].into(),
-                ),
+                Ok(()) => self.tell_volume("destroy", name, &[]),
                 Err(error) => tracing::warn!(name, %error, "an anonymous volume stays"),
             }
         }

@@ -146,14 +146,56 @@ impl Req {
             .to_bytes())
     }
 
+    /// The body as JSON; there must be one.
+    pub async fn required_json<T: DeserializeOwned + Default>(&mut self) -> Result<T> {
+        let bytes = self.bytes().await?;
+        if bytes.trim_ascii().is_empty() {
+            return Err(Error::invalid(
+                "invalid JSON: got EOF while reading request body",
+            ));
+        }
+        self.read_json(&bytes)
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T> {
+        windlass_engine_api::from_slice(bytes)
+            .map_err(|e| Error::invalid(format!("invalid JSON: {}", in_docker_words(bytes, &e))))
+    }
+
     /// The body as JSON; an empty one is the default value.
     pub async fn json<T: DeserializeOwned + Default>(&mut self) -> Result<T> {
         let bytes = self.bytes().await?;
         if bytes.trim_ascii().is_empty() {
             return Ok(T::default());
         }
-        windlass_engine_api::from_slice(&bytes)
-            .map_err(|e| Error::invalid(format!("invalid JSON: {e}")))
+        self.read_json(&bytes)
+    }
+}
+
+/// Where a text is no JSON, as Docker's clients and their tests know it.
+fn in_docker_words(bytes: &[u8], error: &serde_json::Error) -> String {
+    use serde_json::error::Category;
+    let said = error.to_string();
+    let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').collect();
+    let line = lines.get(error.line().wrapping_sub(1));
+    let at = line.and_then(|line| line.get(error.column().wrapping_sub(1)..));
+    let found = at.and_then(|rest| std::str::from_utf8(rest).ok()?.chars().next());
+    let place = match () {
+        () if said.starts_with("trailing characters") => {
+            return "unexpected content after JSON".to_owned();
+        }
+        () if said.starts_with("key must be a string") => {
+            "looking for beginning of object key string"
+        }
+        () if said.starts_with("expected `,` or `}`") => "after object key:value pair",
+        () if said.starts_with("expected `,` or `]`") => "after array element",
+        () if said.starts_with("expected `:`") => "after object key",
+        () => "looking for beginning of value",
+    };
+    match (error.classify(), found) {
+        (Category::Eof, _) => "unexpected EOF".to_owned(),
+        (Category::Syntax, Some(found)) => format!("invalid character '{found}' {place}"),
+        _ => said,
     }
 }
 

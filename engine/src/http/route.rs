@@ -106,7 +106,7 @@ async fn post(engine: Arc<Engine>, mut req: Req, path: &[&str]) -> Result<Reply>
             "windlassd has no BuildKit: build with DOCKER_BUILDKIT=0",
         )),
         ["volumes", "create"] => volumes::create(e, r).await,
-        ["volumes", "prune"] => volumes::prune(e, r),
+        ["volumes", "prune"] => volumes::prune(e, r).await,
         ["networks", "create"] => networks::create(e, r).await,
         ["networks", "prune"] => networks::prune(e, r).await,
         ["networks", name, "connect"] => networks::connect(e, r, name).await,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use libc::{
-    MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_SHARED, MS_SLAVE,
-    MS_STRICTATIME,
+    MS_BIND, MS_NOATIME, MS_NODEV, MS_NODIRATIME, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY,
+    MS_REC, MS_SHARED, MS_SLAVE, MS_STRICTATIME, MS_SYNCHRONOUS,
 };
 
 use super::task::MountPlan;
@@ -47,7 +47,7 @@ fn defaults(spec: &RunSpec) -> Vec<MountPlan> {
         kind: kind.to_owned(),
         flags,
         data: data.to_owned(),
-        propagation: 0,
+        ..MountPlan::default()
     };
     let mut all = vec![
         of("proc", "/proc", quiet, ""),
@@ -95,8 +95,8 @@ fn bind(source: &str, target: &str) -> MountPlan {
         target: target.to_owned(),
         kind: "bind".to_owned(),
         flags: MS_BIND | MS_REC,
-        data: String::new(),
         propagation: MS_PRIVATE | MS_REC,
+        ..MountPlan::default()
     }
 }
 
@@ -104,7 +104,7 @@ fn wanted_mount(wanted: &MountSpec) -> Result<MountPlan> {
     let record = &wanted.record;
     let read_only = if record.rw { 0 } else { MS_RDONLY };
     if record.kind == "tmpfs" {
-        return Ok(tmpfs(&record.destination, &record.options, read_only));
+        return tmpfs(&record.destination, &record.options, read_only);
     }
     let recursive = if record.non_recursive { 0 } else { MS_REC };
     let propagation = match record.propagation.as_str() {
@@ -126,31 +126,64 @@ fn wanted_mount(wanted: &MountSpec) -> Result<MountPlan> {
         flags: MS_BIND | recursive | read_only,
         data: record.subpath.clone(),
         propagation,
+        read_only_top: record.read_only_top,
         ..bind(source, &record.destination)
     })
 }
 
-fn tmpfs(target: &str, options: &[String], read_only: u64) -> MountPlan {
+/// Words that set a flag of a tmpfs, and words that clear it.
+const TMPFS_WORDS: [(u64, &str, &str); 7] = [
+    (MS_RDONLY, "ro", "rw"),
+    (MS_NOEXEC, "noexec", "exec"),
+    (MS_NOSUID, "nosuid", "suid"),
+    (MS_NODEV, "nodev", "dev"),
+    (MS_SYNCHRONOUS, "sync", "async"),
+    (MS_NOATIME, "noatime", "atime"),
+    (MS_NODIRATIME, "nodiratime", "diratime"),
+];
+
+fn tmpfs(target: &str, options: &[String], read_only: u64) -> Result<MountPlan> {
     let mut flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | read_only;
     let mut data = Vec::new();
-    for option in options {
-        match option.as_str() {
-            "ro" => flags |= MS_RDONLY,
-            "rw" | "noexec" | "nosuid" | "nodev" | "defaults" => {}
-            "exec" => flags &= !MS_NOEXEC,
-            "suid" => flags &= !MS_NOSUID,
-            "dev" => flags &= !MS_NODEV,
-            other => data.push(other),
+    for option in options.iter().map(String::as_str) {
+        let name = option.split_once('=').map(|(name, _)| name);
+        let set = TMPFS_WORDS.iter().find(|(_, set, _)| *set == option);
+        let cleared = TMPFS_WORDS.iter().find(|(.., clear)| *clear == option);
+        match (set, cleared, name) {
+            (Some((flag, ..)), ..) => flags |= flag,
+            (_, Some((flag, ..)), _) => flags &= !flag,
+            (.., Some("size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol")) => {
+                data.push(option)
+            }
+            _ if matches!(
+                option,
+                "defaults" | "relatime" | "strictatime" | "norelatime"
+            ) => {}
+            _ if matches!(
+                option.trim_start_matches('r'),
+                "private" | "slave" | "shared"
+            ) => {}
+            _ => {
+                let words: Vec<&str> = option.splitn(2, '=').collect();
+                return Err(Error::invalid(format!(
+                    "invalid tmpfs option [{}]",
+                    words
+                        .iter()
+                        .map(|w| format!("\"{w}\""))
+                        .collect::<Vec<_>>()
+                        .join(" ")
+                )));
+            }
         }
     }
-    MountPlan {
+    Ok(MountPlan {
         source: "tmpfs".to_owned(),
         target: target.to_owned(),
         kind: "tmpfs".to_owned(),
         flags,
         data: data.join(","),
-        propagation: 0,
-    }
+        ..MountPlan::default()
+    })
 }
 
 #[cfg(test)]
@@ -198,6 +231,17 @@ mod tests {
         assert_ne!(planned[6].flags & MS_RDONLY, 0);
         assert_eq!(planned[8].data, "size=1m");
         assert_eq!(planned[8].flags & MS_NOEXEC, 0);
+        spec.mounts[2].record.options = vec!["wat".to_owned()];
+        assert_eq!(
+            plan(&spec).unwrap_err().message,
+            "invalid tmpfs option [\"wat\"]"
+        );
+        spec.mounts[2].record.options = vec!["exec".to_owned(), "noexec".to_owned()];
+        assert_ne!(
+            plan(&spec).unwrap()[8].flags & MS_NOEXEC,
+            0,
+            "the last wins"
+        );
         spec.host.privileged = true;
         assert_eq!(plan(&spec).unwrap()[3].flags & MS_RDONLY, 0);
     }

@@ -2,7 +2,7 @@
 //!
 //! No path leads out of the container's root while this runs on the host's side: targets are opened in it, never named.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
@@ -141,10 +141,33 @@ fn mount_one(
     isolation: &Isolation,
     group: &Group,
 ) -> Result<()> {
+    let former = rooted::open(root, Path::new(&wanted.target), OFlag::O_PATH);
     let at = point(target(root, wanted)?);
     match wanted.kind.as_str() {
         "bind" => bind(root, wanted, &at),
         "cgroup" => cgroups(root, wanted, isolation, group),
+        "tmpfs" if !wanted.data.contains("mode=") => {
+            // Like the folder that it hides: `/tmp` stays everybody's.
+            let mode = former
+                .ok()
+                .and_then(|folder| std::fs::metadata(rooted::path_of(&folder)).ok())
+                .map(|metadata| format!("mode={:o}", metadata.mode() & 0o7777));
+            let words = [mode.as_deref(), Some(wanted.data.as_str())];
+            let words: Vec<&str> = words
+                .into_iter()
+                .flatten()
+                .filter(|w| !w.is_empty())
+                .collect();
+            let flags = MsFlags::from_bits_truncate(wanted.flags);
+            mount(
+                Some("tmpfs"),
+                &*at,
+                Some("tmpfs"),
+                flags,
+                Some(words.join(",").as_str()),
+            )?;
+            Ok(())
+        }
         kind => {
             let flags = MsFlags::from_bits_truncate(wanted.flags);
             let data = Some(wanted.data.as_str()).filter(|d| !d.is_empty());
@@ -167,7 +190,7 @@ fn bind(root: BorrowedFd<'_>, wanted: &MountPlan, at: &Path) -> Result<()> {
     // The target's former descriptor means what lies below the mount; open it again to mean the mount.
     let mounted = place(root, &wanted.target)?;
     if flags.contains(MsFlags::MS_RDONLY) {
-        let depth = if recursive.is_empty() {
+        let depth = if recursive.is_empty() || wanted.read_only_top {
             Recursive::No
         } else {
             Recursive::Yes
@@ -341,8 +364,11 @@ fn copy_devices(root: BorrowedFd<'_>, folder: &Path) -> Result<()> {
 }
 
 fn pivot(rootfs: &Path) -> Result<()> {
+    let former = rooted::open_root(Path::new("/"))?;
     nix::unistd::chdir(rootfs)?;
     nix::unistd::pivot_root(".", ".").context("change the root file system")?;
+    // By its descriptor: `.` is the new root, whose mounts may well be shared with the host.
+    nix::unistd::fchdir(former.as_raw_fd())?;
     // The former root now lies over the new one; nothing that happens to it may reach the host.
     let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     mount(NOTHING, ".", NOTHING, flags, NOTHING)?;

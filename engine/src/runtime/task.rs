@@ -148,6 +148,8 @@ pub struct MountPlan {
     pub data: String,
     /// `MS_PRIVATE` … with `MS_REC`; 0: unchanged.
     pub propagation: u64,
+    /// Of a read-only bind: the mounts below it stay as they are.
+    pub read_only_top: bool,
 }
 
 /// A device file.

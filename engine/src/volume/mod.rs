@@ -1,21 +1,31 @@
 //! Named volumes: one folder each, with its data in `_data` and what is known about it beside it.
 //!
-//! Deliberately absent: drivers and mount options (NFS, tmpfs, devices); they are refused.
+//! Deliberately absent: drivers other than `local`, and quotas.
+
+pub mod mounted;
+mod options;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use windlass_engine_api::types::{StringMap, Volume};
 
 use crate::container::clock;
-use crate::container::error::{Error, Result};
+use crate::container::error::{Error, Kind, Result};
 use crate::container::parts::Volumes;
 use crate::container::removal::remove_dir_all;
+use mounted::Users;
 
-const FILE: &str = "volume.json";
-const DATA: &str = "_data";
+/// The file of what is kept about a volume.
+pub const FILE: &str = "volume.json";
+/// The folder of its files.
+pub const DATA: &str = "_data";
+/// The label of volumes whose name was chosen by the engine.
+pub const ANONYMOUS: &str = "com.docker.volume.anonymous";
+/// Beside [`DATA`] while an image's files are copied.
+const FILLING: &str = "_data.new";
 
 /// What is kept about a volume; it is written once.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -23,13 +33,14 @@ const DATA: &str = "_data";
 struct Record {
     created: String,
     labels: StringMap,
+    options: StringMap,
 }
 
 /// The volumes below one folder.
 #[derive(Debug)]
 pub struct LocalVolumes {
     folder: PathBuf,
-    changes: Mutex<()>,
+    users: Mutex<Users>,
 }
 
 impl LocalVolumes {
@@ -41,17 +52,31 @@ impl LocalVolumes {
         fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711))?;
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with('.') {
-                // A volume that cannot be removed is no reason for having no engine.
-                if let Err(error) = remove_dir_all(&entry.path()) {
+            let half = if entry.file_name().to_string_lossy().starts_with('.') {
+                entry.path()
+            } else {
+                entry.path().join(FILLING)
+            };
+            // A volume that cannot be removed is no reason for having no engine.
+            match remove_dir_all(&half) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::warn!(%error, "what is left of a volume stays");
                 }
+                _ => {}
             }
         }
         Ok(Self {
-            folder,
-            changes: Mutex::default(),
+            folder: fs::canonicalize(folder)?,
+            users: Mutex::default(),
         })
+    }
+
+    fn data(&self, name: &str) -> PathBuf {
+        self.folder.join(name).join(DATA)
+    }
+
+    fn users(&self) -> MutexGuard<'_, Users> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self, name: &str) -> Result<Volume> {
@@ -59,8 +84,7 @@ impl LocalVolumes {
         if !is_valid(name) {
             return Err(missing());
         }
-        let folder = self.folder.join(name);
-        let path = folder.join(FILE);
+        let path = self.folder.join(name).join(FILE);
         let text = fs::read(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => missing(),
             _ => e.into(),
@@ -71,8 +95,9 @@ impl LocalVolumes {
             created_at: record.created,
             driver: "local".to_owned(),
             labels: record.labels,
-            mountpoint: folder.join(DATA).display().to_string(),
+            mountpoint: self.data(name).display().to_string(),
             name: name.to_owned(),
+            options: record.options,
             scope: "local".to_owned(),
             ..Volume::default()
         })
@@ -117,6 +142,56 @@ fn is_valid(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
+/// Whether a volume can have this name, in Docker's words.
+pub fn check_name(name: &str) -> Result<()> {
+    if name.len() == 1 {
+        return Err(Error::invalid(format!(
+            "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )));
+    }
+    if !is_valid(name) {
+        return Err(Error::invalid(format!(
+            "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+        )));
+    }
+    Ok(())
+}
+
+/// There is one driver.
+pub fn check_driver(volume: &str, driver: &str) -> Result<()> {
+    match driver {
+        "" | "local" => Ok(()),
+        _ => Err(Error::not_found(format!(
+            "create {volume}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+        ))),
+    }
+}
+
+/// What a volume's files take, as `du --apparent-size` counts it, in bytes; a file with several names counts once.
+pub fn size_of(folder: &Path) -> i64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut seen = std::collections::HashSet::new();
+    let mut folders = vec![folder.to_owned()];
+    let mut size = 0i64;
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            // `DirEntry::metadata` does not follow links.
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else if metadata.nlink() < 2 || seen.insert((metadata.dev(), metadata.ino())) {
+                size = size.saturating_add(i64::try_from(metadata.len()).unwrap_or(i64::MAX));
+            }
+        }
+    }
+    size
+}
+
 impl Volumes for LocalVolumes {
     fn list(&self) -> Result<Vec<Volume>> {
         let mut volumes = Vec::new();
@@ -136,55 +211,105 @@ impl Volumes for LocalVolumes {
     }
 
     fn create(&self, name: &str, mut labels: StringMap, options: StringMap) -> Result<Volume> {
-        if let Some(option) = options.keys().next() {
-            return Err(Error::invalid(format!(
-                "invalid option: \"{option}\": windlassd's local volumes are plain folders and take no options"
-            )));
-        }
         let mut name = name.to_owned();
         if name.is_empty() {
             name = hex::encode(rand::random::<[u8; 32]>());
-            labels
-                .entry("com.docker.volume.anonymous".to_owned())
-                .or_default();
+            labels.entry(ANONYMOUS.to_owned()).or_default();
         }
-        if name.len() == 1 {
-            return Err(Error::invalid(
-                "volume name is too short, names should be at least two alphanumeric characters",
-            ));
-        }
-        if !is_valid(&name) {
-            return Err(Error::invalid(format!(
-                "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-            )));
-        }
-        let _one = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        check_name(&name)?;
+        let _one = self.users();
         match self.read(&name) {
-            Err(e) if e.kind == crate::container::error::Kind::NotFound => {}
+            Err(e) if e.kind == Kind::NotFound => {}
             other => return other,
         }
+        options::check(&options)
+            .map_err(|e| Error::new(e.kind, format!("create {name}: {}", e.message)))?;
         let record = Record {
-            created: clock::now(),
+            created: clock::now_in_seconds(),
             labels,
+            options,
         };
         self.make(&name, &record)?;
         self.read(&name)
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        let _one = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = self.users();
         self.read(name)?;
+        if users.has(name) {
+            return Err(Error::conflict(format!(
+                "remove {name}: volume has active mounts"
+            )));
+        }
+        // What is mounted there is not the volume's own.
+        mounted::unmount_all(&self.data(name))?;
         let gone = self.hidden();
         fs::rename(self.folder.join(name), &gone)?;
         fs::File::open(&self.folder)?.sync_all()?;
+        drop(users);
         Ok(remove_dir_all(&gone)?)
+    }
+
+    fn mount(&self, name: &str, user: &str) -> Result<()> {
+        let mut users = self.users();
+        let volume = self.read(name)?;
+        let data = self.data(name);
+        if options::needs_mount(&volume.options) && !mounted::is_mounted(&data)? {
+            options::mount_on(&data, &volume.options).map_err(|e| {
+                let place = data.display();
+                Error::new(
+                    e.kind,
+                    format!("error while mounting volume '{place}': {}", e.message),
+                )
+            })?;
+        }
+        users.add(name, user);
+        Ok(())
+    }
+
+    fn unmount(&self, name: &str, user: &str) -> Result<bool> {
+        let mut users = self.users();
+        let was = users.remove(name, user);
+        let mounts = |v: Volume| options::needs_mount(&v.options);
+        if was && !users.has(name) && self.read(name).is_ok_and(mounts) {
+            mounted::unmount_all(&self.data(name))?;
+        }
+        Ok(was)
+    }
+
+    fn settle(&self) -> Result<()> {
+        let users = self.users();
+        for volume in self.list()? {
+            let data = PathBuf::from(&volume.mountpoint);
+            if options::needs_mount(&volume.options) && !users.has(&volume.name) {
+                mounted::unmount_all(&data)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&self, name: &str, copy: &mut dyn FnMut(&Path) -> std::io::Result<()>) -> Result<()> {
+        let data = self.data(name);
+        if fs::read_dir(&data)?.next().is_some() {
+            return Ok(());
+        }
+        if self.users().has(name) || mounted::is_mounted(&data)? {
+            return Ok(copy(&data)?);
+        }
+        // As a whole or not at all: what is half filled is never filled again.
+        let new = self.folder.join(name).join(FILLING);
+        fs::create_dir(&new)?;
+        let filled = copy(&new).and_then(|()| fs::rename(&new, &data));
+        if filled.is_err() {
+            remove_dir_all(&new).ok();
+        }
+        Ok(filled?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::error::Kind;
 
     fn labels(pairs: &[(&str, &str)]) -> StringMap {
         pairs
@@ -243,11 +368,40 @@ mod tests {
         let error = volumes
             .create("net", StringMap::new(), labels(&[("type", "nfs")]))
             .unwrap_err();
-        assert!(error.message.contains("\"type\""), "{}", error.message);
+        assert_eq!(
+            error.message,
+            "create net: missing required option: \"device\""
+        );
         let anonymous = volumes
             .create("", StringMap::new(), StringMap::new())
             .unwrap();
         assert_eq!(anonymous.name.len(), 64);
         assert!(anonymous.labels.contains_key("com.docker.volume.anonymous"));
+        assert!(check_driver("v", "local").is_ok() && check_driver("v", "nfs").is_err());
+    }
+
+    #[test]
+    fn filled_as_a_whole_or_not_at_all() {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = LocalVolumes::open(root.path()).unwrap();
+        let made = volumes
+            .create("data", StringMap::new(), StringMap::new())
+            .unwrap();
+        let failed = volumes.fill("data", &mut |to| {
+            fs::write(to.join("half"), "")?;
+            Err(std::io::Error::from_raw_os_error(libc::ENOSPC))
+        });
+        assert!(failed.is_err());
+        let folder = Path::new(&made.mountpoint);
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(folder.parent().unwrap()).unwrap().count(), 2);
+        volumes
+            .fill("data", &mut |to| fs::write(to.join("whole"), "12345"))
+            .unwrap();
+        fs::hard_link(folder.join("whole"), folder.join("again")).unwrap();
+        volumes
+            .fill("data", &mut |_| panic!("it is not empty"))
+            .unwrap();
+        assert_eq!(size_of(folder), 5);
     }
 }

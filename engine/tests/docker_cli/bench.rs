@@ -15,8 +15,9 @@ use nix::unistd::Pid;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What the image can do.
 const APPLETS: &[&str] = &[
-    "sh", "cat", "echo", "env", "false", "hostname", "httpd", "id", "ls", "mkdir", "nc", "ping",
-    "ps", "pwd", "sleep", "stty", "test", "touch", "trap", "true", "wget",
+    "sh", "cat", "chmod", "chown", "echo", "env", "false", "grep", "head", "hostname", "httpd",
+    "id", "ln", "ls", "mkdir", "mount", "nc", "ping", "ps", "pwd", "sleep", "stat", "stty", "test",
+    "touch", "trap", "true", "wget",
 ];
 
 /// Runs a test with an engine that has one image, `box`.
@@ -88,6 +89,23 @@ impl Bench {
         self.until("the engine answers", |b| {
             b.docker(&["version"]).status.success()
         });
+    }
+
+    /// The engine's process.
+    pub fn engine_pid(&self) -> u32 {
+        self.engine.as_ref().map_or(0, Child::id)
+    }
+
+    /// An empty file system at a place on the host.
+    pub fn mount_tmpfs(&self, at: &Path) {
+        let nothing: Option<&str> = None;
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), nothing).unwrap();
+    }
+
+    /// What is mounted there later is seen by those who share it.
+    pub fn share(&self, at: &Path) {
+        let nothing: Option<&str> = None;
+        mount(nothing, at, nothing, MsFlags::MS_SHARED, nothing).unwrap();
     }
 
     /// `kill -9`.

@@ -153,7 +153,7 @@ pub struct RestartPolicy {
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs)]
 pub struct Mount {
-    /// `bind`, `volume` or `tmpfs`.
+    /// `bind`, `volume`, `tmpfs` or `image`.
     #[serde(rename = "Type")]
     pub kind: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -169,6 +169,17 @@ pub struct Mount {
     pub volume_options: Option<VolumeOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_options: Option<ImageOptions>,
+}
+
+/// Options of an image mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs)]
+pub struct ImageOptions {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
 }
 
 /// Options of a bind mount.
@@ -182,6 +193,10 @@ pub struct BindOptions {
     pub non_recursive: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub create_mountpoint: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only_non_recursive: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only_force_recursive: bool,
 }
 
 /// Options of a volume mount.
@@ -189,11 +204,31 @@ pub struct BindOptions {
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs)]
 pub struct VolumeOptions {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_copy: bool,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub labels: StringMap,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver_config: Option<Driver>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub subpath: String,
+}
+
+/// Who makes a volume, and with which options.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[allow(missing_docs)]
+pub struct Driver {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub options: StringMap,
 }
 
 /// Options of a tmpfs mount.
@@ -201,8 +236,21 @@ pub struct VolumeOptions {
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs)]
 pub struct TmpfsOptions {
+    #[serde(skip_serializing_if = "is_zero")]
     pub size_bytes: i64,
+    #[serde(skip_serializing_if = "is_none_set")]
     pub mode: u32,
+    /// Each a word, or a name and a value.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<Vec<String>>,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+fn is_none_set(mode: &u32) -> bool {
+    *mode == 0
 }
 
 /// A host device in the container.
