@@ -19,6 +19,8 @@ use windlass_engine_api::{
 
 use super::{
     Descriptor, Error, ImageConfig, ImageMeta, ImageStore, Manifest, Platform, Reference, Result,
+    original::Recording,
+    push::KnownBlob,
     registry::{RawManifest, Registry, backoff, describe},
     unpack::unpack,
 };
@@ -72,6 +74,8 @@ impl ImageStore {
             .resolve(&reference.to_string())
             .ok()
             .map(|image| image.id);
+        // Nobody removes a layer that is here already while the others arrive.
+        let _pins = self.pin(&parsed.rootfs.diff_ids);
         let layers = manifest.layers.into_iter().zip(parsed.rootfs.diff_ids);
         stream::iter(layers)
             .map(|(layer, diff_id)| {
@@ -118,7 +122,7 @@ impl ImageStore {
         let short = short_digest(&layer.digest).to_owned();
         if self.layers().has(diff_id) {
             say(progress, &short, "Already exists", None).await;
-            return Ok(());
+            return self.remember_layer(registry, layer, diff_id);
         }
         say(progress, &short, "Pulling fs layer", None).await;
         let pending = self.layers().begin()?;
@@ -128,11 +132,11 @@ impl ImageStore {
             digest: layer.digest.clone(),
             diff_id: diff_id.to_owned(),
         };
-        let root = pending.diff();
+        let (root, record) = (pending.diff(), pending.record());
         std::thread::Builder::new()
             .name(format!("unpack-{short}"))
             .spawn(move || {
-                let _ = done.send(unpack_checked(receiver, &expected, &root));
+                let _ = done.send(unpack_checked(receiver, &expected, &root, &record));
             })?;
         let downloaded = download(registry, layer, &short, chunks, progress).await;
         let unpacked = unpacked
@@ -149,8 +153,22 @@ impl ImageStore {
             }
         };
         pending.commit(diff_id, size)?;
+        self.remember_layer(registry, layer, diff_id)?;
         say(progress, &short, "Pull complete", None).await;
         Ok(())
+    }
+
+    /// So that a push to the same registry need not send it again.
+    fn remember_layer(&self, from: &Registry, layer: &Descriptor, diff_id: &str) -> Result<()> {
+        if !layer.media_type.ends_with("gzip") {
+            return Ok(());
+        }
+        let blob = KnownBlob {
+            digest: layer.digest.clone(),
+            size: layer.size,
+            at: from.name(),
+        };
+        self.layers().remember_blob(diff_id, blob)
     }
 }
 
@@ -289,6 +307,7 @@ fn unpack_checked(
     chunks: mpsc::Receiver<Bytes>,
     expected: &Expected,
     root: &std::path::Path,
+    record: &std::path::Path,
 ) -> Result<u64> {
     let mut compressed = Hashing::new(Chunks {
         chunks,
@@ -298,18 +317,14 @@ fn unpack_checked(
     let got = read_up_to(&mut compressed, &mut magic)?;
     let start = io::Cursor::new(magic[..got].to_vec());
     let (size, diff_id) = if magic[..2] == [0x1f, 0x8b] {
-        let mut archive = Hashing::new(flate2::read::MultiGzDecoder::new(
-            start.chain(&mut compressed),
-        ));
-        (unpack_whole(&mut archive, root)?, archive.digest())
+        let decoder = flate2::read::MultiGzDecoder::new(start.chain(&mut compressed));
+        unpack_whole(decoder, root, record)?
     } else if magic == [0x28, 0xb5, 0x2f, 0xfd] {
         let decoder = ruzstd::decoding::StreamingDecoder::new(start.chain(&mut compressed))
             .map_err(|error| Error::Archive(format!("zstd: {error}")))?;
-        let mut archive = Hashing::new(decoder);
-        (unpack_whole(&mut archive, root)?, archive.digest())
+        unpack_whole(decoder, root, record)?
     } else {
-        let mut archive = Hashing::new(start.chain(&mut compressed));
-        (unpack_whole(&mut archive, root)?, archive.digest())
+        unpack_whole(start.chain(&mut compressed), root, record)?
     };
     io::copy(&mut compressed, &mut io::sink())?;
     let digest = compressed.digest();
@@ -328,12 +343,17 @@ fn unpack_checked(
     Ok(size)
 }
 
-/// Unpacks, and reads what follows the archive's end, since the digest is of every byte.
-fn unpack_whole(archive: &mut impl Read, root: &std::path::Path) -> Result<u64> {
-    let unpacked = unpack(&mut *archive, root, MAX_LAYER)?;
-    io::copy(archive, &mut io::sink())
+/// Unpacks, and reads what follows the archive's end, since the digest is of every byte. Size and digest.
+fn unpack_whole(
+    archive: impl Read,
+    root: &std::path::Path,
+    record: &std::path::Path,
+) -> Result<(u64, String)> {
+    let mut archive = Recording::new(Hashing::new(archive), record)?;
+    let unpacked = unpack(&mut archive, root, MAX_LAYER)?;
+    io::copy(&mut archive, &mut io::sink())
         .map_err(|error| Error::Archive(format!("broken archive: {error}")))?;
-    Ok(unpacked.size)
+    Ok((unpacked.size, archive.finish()?.digest()))
 }
 
 fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {

@@ -157,6 +157,9 @@ impl Registry {
     pub(super) fn check(&self, url: &str, response: Response) -> Result<Response> {
         match response.status() {
             status if status.is_success() => Ok(response),
+            StatusCode::UNAUTHORIZED if self.auth.is_none() && wants_basic(&response) => {
+                Err(failed(url, "no basic auth credentials"))
+            }
             StatusCode::NOT_FOUND => Err(Error::ManifestUnknown(self.reference.to_string())),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.auth.is_some() => {
                 Err(Error::Unauthorized(self.reference.registry.clone()))
@@ -218,6 +221,11 @@ impl Registry {
     /// `library/httpd`.
     pub(super) fn repository(&self) -> &str {
         &self.reference.repository
+    }
+
+    /// `docker.io/library/httpd`.
+    pub(super) fn name(&self) -> String {
+        self.reference.full_name()
     }
 
     /// The client, for requests that cannot be sent twice.
@@ -352,6 +360,14 @@ impl Challenge {
             parameters,
         })
     }
+}
+
+fn wants_basic(response: &Response) -> bool {
+    let challenges = response.headers().get_all(WWW_AUTHENTICATE);
+    let mut challenges = challenges
+        .iter()
+        .filter_map(|value| Challenge::parse(value.to_str().ok()?));
+    challenges.any(|challenge| challenge.scheme == "basic")
 }
 
 /// reqwest takes the credentials off a request that is redirected to another host or port.
