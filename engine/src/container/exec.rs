@@ -175,9 +175,11 @@ impl Engine {
                 Ok(attachment)
             }
             Err(error) => {
-                let code = exit_code(&error.message);
+                let code = match exit_code(&error.message) {
+                    127 => 127,
+                    _ => 126,
+                };
                 exec.state.send_modify(|s| s.exit_code = Some(code));
-                self.tell_exec(&container, exec, "exec_die", Some(code));
                 Err(worded(error))
             }
         }
@@ -291,8 +293,11 @@ pub fn already(id: &str, state: ExecState) -> Error {
 
 /// `exec_start: sh -c …`
 fn titled(action: &str, exec: &Exec) -> String {
-    let words = exec.wanted.cmd.as_deref().unwrap_or_default();
-    format!("{action}: {}", words.join(" "))
+    // Docker has the space also where nothing follows.
+    match exec.wanted.cmd.as_deref().unwrap_or_default() {
+        [program, arguments @ ..] => format!("{action}: {program} {}", arguments.join(" ")),
+        [] => format!("{action}: "),
+    }
 }
 
 /// The words by which Docker's clients know what failed.

@@ -4,22 +4,36 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt as _;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 use super::request::Req;
 use super::respond::{self, Reply};
-use crate::container::Engine;
-use crate::container::error::{Error, Result};
-use crate::container::files::{self, Root, Unpacking};
+use crate::container::error::{Error, Kind, Result};
+use crate::container::extract::{self, Unpacking};
+use crate::container::parts::Reader;
+use crate::container::{Engine, Root, files, pack};
 
 const PIPE: usize = 256 * 1024;
 
 fn path(req: &Req) -> Result<String> {
     req.query("path")
         .map(str::to_owned)
-        .ok_or_else(|| Error::invalid("bad parameter: filename cannot be empty"))
+        .ok_or_else(|| Error::invalid("bad parameter: path cannot be empty"))
+}
+
+/// A missing file is named with its container, as the client calls it.
+fn of_container(id: &str) -> impl Fn(Error) -> Error {
+    move |error| {
+        let is_file = error.kind == Kind::NotFound && error.message.ends_with(" in container");
+        let suffix = if is_file {
+            format!(" {id}")
+        } else {
+            String::new()
+        };
+        Error::new(error.kind, error.message + &suffix)
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -47,7 +61,8 @@ pub async fn stat(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
     let root = engine.open_root(id).await?;
     let stat = files::stat(&root.fd(), &path);
     root.close().await;
-    with_stat(respond::empty(StatusCode::OK), &stat?)
+    let stat = stat.map_err(of_container(id))?;
+    with_stat(respond::empty(StatusCode::OK), &stat)
 }
 
 /// `GET /containers/{id}/archive`.
@@ -58,23 +73,28 @@ pub async fn get(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
         Ok(stat) => stat,
         Err(error) => {
             root.close().await;
-            return Err(error);
+            return Err(of_container(id)(error));
         }
     };
+    root.tell("archive-path");
     with_stat(
-        pack(root, move |fd, out| files::pack(fd, &path, out)),
+        packed(root, move |fd, out| pack::pack(fd, &path, out)),
         &stat,
     )
 }
 
 /// `GET /containers/{id}/export`.
 pub async fn export(engine: &Arc<Engine>, id: &str) -> Result<Reply> {
-    let root = engine.open_root(id).await?;
-    Ok(pack(root, files::pack_all))
+    let root = engine.open_layers(id).await?;
+    root.tell("export");
+    let mut reply = packed(root, pack::pack_all);
+    let kind = HeaderValue::from_static("application/octet-stream");
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(reply)
 }
 
 /// Packs in a thread of its own, as fast as the client reads.
-fn pack<F>(root: Root, work: F) -> Reply
+fn packed<F>(root: Root, work: F) -> Reply
 where
     F: FnOnce(&std::os::fd::OwnedFd, SyncIoBridge<tokio::io::DuplexStream>) -> Result<()>
         + Send
@@ -101,22 +121,41 @@ where
 /// `PUT /containers/{id}/archive`.
 pub async fn put(engine: &Arc<Engine>, req: &mut Req, id: &str) -> Result<Reply> {
     let path = path(req)?;
-    let how = Unpacking {
-        keep_kinds: req.flag("noOverwriteDirNonDir"),
-        keep_owners: true,
-    };
     let reader = reader(req);
     let root = engine.open_root(id).await?;
-    let fd = root.fd();
-    let bridge = SyncIoBridge::new(reader);
-    let done = blocking(move || files::put(&fd, &path, bridge, how)).await;
+    let done = extract(&root, reader, path, req).await;
+    if done.is_ok() {
+        root.tell("extract-to-dir");
+    }
     root.close().await;
-    done?;
+    done.map_err(of_container(id))?;
     Ok(respond::empty(StatusCode::OK))
 }
 
+async fn extract(root: &Root, archive: Reader, path: String, req: &Req) -> Result<()> {
+    root.check_writable(&path)?;
+    let fd = root.fd();
+    let owner = if req.flag("copyUIDGID") {
+        let user = root.container().read(|r| r.config.user.clone());
+        extract::owner(&fd, &user)?
+    } else {
+        None
+    };
+    let how = Unpacking {
+        keep_kinds: req.flag("noOverwriteDirNonDir"),
+        keep_owners: true,
+        owner,
+    };
+    let bridge = SyncIoBridge::new(archive);
+    blocking(move || {
+        let archive = crate::image::decompress(bridge).map_err(Error::internal)?;
+        extract::put(&fd, &path, archive, how)
+    })
+    .await
+}
+
 /// The request's body as a reader.
-pub fn reader(req: &mut Req) -> crate::container::parts::Reader {
+pub fn reader(req: &mut Req) -> Reader {
     match req.take_body() {
         Some(body) => Box::pin(StreamReader::new(
             body.into_data_stream().map_err(std::io::Error::other),

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::cgroup::Group;
-use super::identity::{self, Prepared};
+use super::identity::{self, Missing, Prepared};
 use super::task::{Confinement, Isolation, Namespace, Place, Process, Task};
 use super::{init, rootfs, sys};
 
@@ -82,10 +82,15 @@ fn set_up(mut inside: Inside, report: RawFd) -> Result<()> {
     let Task {
         process,
         confinement,
+        place,
         ..
     } = &inside.task;
+    let missing = match place {
+        Place::New(_) => Missing::Make,
+        Place::Of(_) => Missing::Refuse,
+    };
     limits(confinement)?;
-    let prepared = identity::prepare(process)?;
+    let prepared = identity::prepare(process, missing)?;
     identity::confine(confinement, &prepared.identity)?;
     let program = find_program(&process.args, &prepared)?;
     execute(inside.control, process, &program, prepared)

@@ -20,12 +20,23 @@ pub struct Prepared {
     pub path: String,
 }
 
+/// What becomes of a working directory that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// A new container makes it.
+    Make,
+    /// An exec does not.
+    Refuse,
+}
+
 /// Looks up the user, goes to the working directory.
-pub fn prepare(process: &Process) -> Result<Prepared> {
+pub fn prepare(process: &Process, missing: Missing) -> Result<Prepared> {
     let identity = user::find(&process.user, &process.groups)?;
     child::give_stdio(identity.uid);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    if let Err(nix::Error::ENOENT) = nix::unistd::chdir(process.cwd.as_str()) {
+    if missing == Missing::Make
+        && let Err(nix::Error::ENOENT) = nix::unistd::chdir(process.cwd.as_str())
+    {
         std::fs::create_dir_all(&process.cwd)
             .with_context(|| format!("make the working directory {}", process.cwd))?;
     }

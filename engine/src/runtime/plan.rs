@@ -7,6 +7,7 @@ use windlass_engine_api::types::{HostConfig, LogConfig, Ulimit};
 
 use super::capability;
 use super::devices;
+use super::log::JOURNAL;
 use super::mounts;
 use super::task::{
     Confinement, Isolation, Limits, LogPlan, Namespace, Place, Process, ResourceLimit, Task,
@@ -276,6 +277,9 @@ fn log(spec: &RunSpec) -> Result<Option<LogPlan>> {
     let failed =
         |why: String| Error::message(format!("failed to initialize logging driver: {why}"));
     let option = |name: &str| config.get(name).map(String::as_str);
+    if spec.journal.is_some() && !std::path::Path::new(JOURNAL).exists() {
+        return Err(failed("journald is not enabled on this host".to_owned()));
+    }
     // What goes to the journal is kept here too, for `docker logs`.
     let (size, files, compress) = match kind.as_str() {
         "local" | "journald" => (20 << 20, 5, true),
