@@ -384,7 +384,8 @@ impl Engine {
         let before = progress.borrow_and_update().exits;
         Ok(async move {
             let done = progress.wait_for(|p| match condition {
-                WaitFor::NotRunning => !p.running,
+                // An end counts also where a restart follows.
+                WaitFor::NotRunning => !p.running || p.exits > before,
                 WaitFor::NextExit => p.exits > before || p.removed,
                 WaitFor::Removed => p.removed,
             });
