@@ -38,6 +38,8 @@ enum Command {
         #[arg(long)]
         bridge: String,
     },
+    /// Looks whether what an engine keeps fits together; a line a finding, exit code 1 if there are any
+    Check(crate::check::Options),
     /// Joins stdin and stdout with a unix socket
     Dial {
         /// Its path
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
     let options = match cli.command {
         Some(Command::Serve(options)) => options,
         Some(Command::Dial { socket }) => return dial(&socket),
+        Some(Command::Check(options)) => return crate::check::main(&options),
         Some(Command::Clear { bridge }) => return clear(&bridge),
         None => cli.options,
     };

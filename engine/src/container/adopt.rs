@@ -34,10 +34,39 @@ impl Engine {
         }
         self.networks.adopt(&running).await?;
         self.volumes.settle()?;
+        self.sweep(&found).await;
         for (container, state) in found {
             self.take_up(container, state).await;
         }
         Ok(())
+    }
+
+    /// Takes away what no container of these owns: the former engine ended between making a part and its record.
+    async fn sweep(&self, found: &[(Arc<Container>, Found)]) {
+        let ended = |id: &str| {
+            let of = found.iter().find(|(container, _)| container.id == id);
+            of.is_none_or(|(_, state)| matches!(state, Found::Nothing))
+        };
+        for id in self.runtime.known().unwrap_or_default() {
+            if ended(&id) {
+                tracing::info!(id, "takes back what is left of its processes");
+                if let Err(error) = self.runtime.delete(&id).await {
+                    tracing::warn!(id, %error, "processes could not be taken back");
+                }
+            }
+        }
+        for id in self.images.root_file_systems().unwrap_or_default() {
+            // A container's own, or that of an image mounted into it.
+            let owner = id.split('-').next().unwrap_or_default();
+            let outcome = match found.iter().find(|(c, _)| c.id == owner) {
+                None => self.images.discard(&id).await,
+                Some((_, Found::Nothing)) => self.images.unmount(&id).await,
+                Some(_) => Ok(()),
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(id, %error, "a root file system could not be taken back");
+            }
+        }
     }
 
     async fn look(&self, container: &Arc<Container>) -> Found {
@@ -102,7 +131,8 @@ impl Engine {
             }
             Found::Remove => {
                 let _one = container.operation.lock().await;
-                if let Err(error) = self.remove_locked(&container, true).await {
+                let volumes = container.read(|r| r.state.with_volumes || r.host_config.auto_remove);
+                if let Err(error) = self.remove_locked(&container, volumes).await {
                     tracing::warn!(id, %error, "removal");
                 }
                 return;

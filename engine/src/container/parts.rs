@@ -175,6 +175,8 @@ pub trait Images: Send + Sync {
     async fn unmount(&self, container: &str) -> Result<()>;
     /// Unmounts it and removes the writable layer.
     async fn discard(&self, container: &str) -> Result<()>;
+    /// The containers (and others) that have a writable layer.
+    fn root_file_systems(&self) -> Result<Vec<String>>;
     /// What differs from the image.
     async fn changes(&self, container: &str) -> Result<Vec<Change>>;
 }
@@ -302,6 +304,8 @@ pub trait Runtime: Send + Sync {
     async fn signal_exec(&self, id: &str, exec: &str, signal: i32) -> Result<()>;
     /// Waits for its end.
     async fn wait_exec(&self, id: &str, exec: &str) -> Result<Exit>;
+    /// The ids of everything that was created and not deleted.
+    fn known(&self) -> Result<Vec<String>>;
     /// Ends what is left of it and forgets it; nothing there is success.
     async fn delete(&self, id: &str) -> Result<()>;
 }

@@ -59,6 +59,8 @@ impl Status {
 pub struct State {
     /// How it stands.
     pub status: Status,
+    /// Its anonymous volumes go with it; known once it is being removed.
+    pub with_volumes: bool,
     /// The first process, seen from the host.
     pub pid: i32,
     /// Of the last run.
@@ -95,6 +97,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             status: Status::Created,
+            with_volumes: false,
             pid: 0,
             exit_code: 0,
             error: String::new(),

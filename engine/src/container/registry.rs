@@ -183,6 +183,12 @@ impl Registry {
         fs::create_dir_all(&folder)?;
         for entry in fs::read_dir(&folder)? {
             let folder = entry?.path();
+            // The former engine ended while it was made or removed: nobody was told of it, or everybody that it goes.
+            if !folder.join(super::record::FILE).exists() {
+                tracing::info!(folder = %folder.display(), "takes away what has no record");
+                super::removal::remove_dir_all(&folder)?;
+                continue;
+            }
             match Record::load(&folder) {
                 Ok(record) => registry.insert_loaded(record, folder),
                 Err(error) => tracing::warn!(

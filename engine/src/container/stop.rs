@@ -309,7 +309,11 @@ impl Engine {
         if container.progress.borrow().removed {
             return Ok(());
         }
-        container.update(|r| r.state.status = Status::Removing);
+        // Whoever goes on with it after a crash must know what was asked for.
+        container.update(|r| {
+            r.state.status = Status::Removing;
+            r.state.with_volumes = volumes;
+        });
         self.take_back(container).await;
         if let Err(error) = self.images.discard(&container.id).await {
             container.update(|r| r.state.status = Status::Dead);
@@ -322,12 +326,13 @@ impl Engine {
             ));
         }
         self.discard_image_mounts(container).await?;
-        fs::remove_dir_all(&container.folder)?;
-        self.containers.remove(container);
-        self.drop_execs(&container.id);
         if volumes {
             self.remove_anonymous_volumes(container);
         }
+        // Last on disk: until it is gone a crash leaves a container that is being removed.
+        fs::remove_dir_all(&container.folder)?;
+        self.containers.remove(container);
+        self.drop_execs(&container.id);
         container.clear_attachers();
         container.progress.send_modify(|p| {
             p.removed = true;
@@ -347,7 +352,7 @@ impl Engine {
         });
         for name in names
             .iter()
-            .filter(|name| self.volume_users(name).is_empty())
+            .filter(|name| self.volume_users(name).iter().all(|id| *id == container.id))
         {
             match self.volumes.remove(name) {
                 Ok(()) => self.tell_volume("destroy", name, &[]),

@@ -42,7 +42,7 @@ pub async fn disk_usage(engine: &Engine, req: &Req) -> Result<Reply> {
         answer["Containers"] = serde_json::to_value(containers).map_err(Error::internal)?;
     }
     if is_wanted("volume") {
-        answer["Volumes"] = volume_usage(engine)?;
+        answer["Volumes"] = volume_usage(engine).await?;
     }
     if is_wanted("build-cache") {
         answer["BuildCache"] = json!([]);
@@ -73,12 +73,13 @@ fn image_usage(engine: &Engine, version: (u32, u32)) -> Result<Value> {
     Ok(answer)
 }
 
-fn volume_usage(engine: &Engine) -> Result<Value> {
+async fn volume_usage(engine: &Engine) -> Result<Value> {
     let mut volumes = engine.volumes.list()?;
     for volume in &mut volumes {
+        let size = super::volumes::size_of(volume).await?;
         let ref_count = engine.volume_users(&volume.name).len();
         volume.usage_data = Some(VolumeUsage {
-            size: -1,
+            size,
             ref_count: i64::try_from(ref_count).unwrap_or(i64::MAX),
         });
     }

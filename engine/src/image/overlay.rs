@@ -127,6 +127,15 @@ impl Overlays {
         }
     }
 
+    /// Who has a writable layer.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let mut all = Vec::new();
+        for entry in fs_err::read_dir(self.root.join("rootfs"))? {
+            all.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        Ok(all)
+    }
+
     /// The writable layer.
     pub fn upper(&self, container: &str) -> PathBuf {
         self.folder(container).join("upper")

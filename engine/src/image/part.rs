@@ -352,6 +352,10 @@ impl Images for LocalImages {
         blocking(move || overlays.discard(&container)).await
     }
 
+    fn root_file_systems(&self) -> PartResult<Vec<String>> {
+        Ok(self.overlays.list()?)
+    }
+
     async fn changes(&self, container: &str) -> PartResult<Vec<Change>> {
         let image = self.container_image(container)?;
         let (this, container) = (self.clone(), container.to_owned());

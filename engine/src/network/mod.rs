@@ -56,6 +56,16 @@ pub async fn clear(bridge: &str) -> anyhow::Result<()> {
     rules::clear(bridge)
 }
 
+/// The names of all nftables tables here.
+pub fn tables() -> anyhow::Result<Vec<String>> {
+    nft::tables()
+}
+
+/// The table of the engine with this default bridge.
+pub fn table_of(bridge: &str) -> String {
+    rules::table(bridge)
+}
+
 /// The networks of this host.
 #[derive(Debug)]
 pub struct LocalNetworks {

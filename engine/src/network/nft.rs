@@ -17,6 +17,7 @@ const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
+const GET_TABLE: u16 = 1;
 const GET_CHAIN: u16 = 4;
 const NEW_RULE: u16 = 6;
 const GET_RULE: u16 = 7;
@@ -225,6 +226,13 @@ pub fn dropping_chains() -> anyhow::Result<Vec<Dropping>> {
         })?
     });
     Ok(dropping.collect())
+}
+
+/// The names of all tables.
+pub fn tables() -> anyhow::Result<Vec<String>> {
+    let all = dump(SUBSYSTEM | GET_TABLE, 0, &Attributes::default())?;
+    let names = all.iter().filter_map(|(_, body)| attribute(body, 1));
+    Ok(names.map(text_of).collect())
 }
 
 /// Comments and handles of a chain's commented rules.

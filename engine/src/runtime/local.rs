@@ -359,6 +359,14 @@ impl Runtime for LocalRuntime {
         Ok(exit)
     }
 
+    fn known(&self) -> Result<Vec<String>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            all.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        Ok(all)
+    }
+
     async fn delete(&self, id: &str) -> Result<()> {
         let folder = self.of(id)?;
         let cgroup = match self.state(id) {

@@ -38,6 +38,13 @@ pub use local::LocalRuntime;
 /// The first argument by which `main` tells a shim from an engine.
 pub const SHIM: &str = "shim";
 
+/// The control groups that there are of a container for which no other place was asked.
+pub fn control_groups(id: &str) -> std::io::Result<Vec<std::path::PathBuf>> {
+    let group = cgroup::Group::at(&plan::default_cgroup(id))?;
+    let folders = group.hierarchies().0.iter().map(|h| group.folder(h));
+    Ok(folders.filter(|folder| folder.exists()).collect())
+}
+
 /// Runs as a shim; called by `main` before there is any thread, with its arguments. The answer is the exit code.
 pub fn shim_main(args: Vec<OsString>) -> i32 {
     let named = args.iter().take(2).position(|a| a == SHIM);

@@ -252,7 +252,7 @@ impl Bench {
     }
 
     /// The end of the engine's log.
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")

@@ -3,6 +3,7 @@
 mod bench;
 mod building;
 mod surviving;
+mod torture;
 mod volumes;
 
 use bench::{get, text, with_engine};
