@@ -1,7 +1,7 @@
 //! Reading JSON as Go clients write it: `null` means absent.
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize as _};
 use serde_json::Value;
 
 /// Parses `bytes`, taking each `null` member of an object as absent.
@@ -49,12 +49,33 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// A map without entries as Docker writes those that were never given.
-pub(crate) fn null_when_empty<S: serde::Serializer>(
-    map: &std::collections::BTreeMap<String, String>,
+/// Docker's `null` for a list that nobody gave.
+pub(crate) fn null_when_empty<S, T>(list: &[T], serializer: S) -> Result<S::Ok, S::Error>
+where
+    S: serde::Serializer,
+    T: serde::Serialize,
+{
+    if list.is_empty() {
+        serializer.serialize_none()
+    } else {
+        list.serialize(serializer)
+    }
+}
+
+/// [`null_when_empty`] for a map.
+pub(crate) fn null_when_no_entries<S, T>(
+    map: &std::collections::BTreeMap<String, T>,
     serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serde::Serialize::serialize(&(!map.is_empty()).then_some(map), serializer)
+) -> Result<S::Ok, S::Error>
+where
+    S: serde::Serializer,
+    T: serde::Serialize,
+{
+    if map.is_empty() {
+        serializer.serialize_none()
+    } else {
+        map.serialize(serializer)
+    }
 }
 
 #[cfg(test)]

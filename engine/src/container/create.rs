@@ -3,32 +3,49 @@
 use std::sync::Arc;
 
 use fs_err as fs;
-use windlass_engine_api::types::{CreateContainer, CreatedContainer, HostConfig};
+use windlass_engine_api::types::{ContainerConfig, CreateContainer, CreatedContainer, HostConfig};
 
 use super::error::{Error, Result};
 use super::mounts::{self, MountRecord};
 use super::record::Record;
 use super::registry::Container;
-use super::{Engine, clock, log_options, merge, validate};
+use super::resources::{self, For, Machine};
+use super::{Engine, clock, log_options, merge, platform, validate};
+use crate::runtime::{MASKED, READONLY};
 
 impl Engine {
     /// `docker create`.
-    pub async fn create(&self, name: &str, spec: CreateContainer) -> Result<CreatedContainer> {
+    pub async fn create(
+        &self,
+        name: &str,
+        spec: CreateContainer,
+        platform: Option<&str>,
+    ) -> Result<CreatedContainer> {
         let CreateContainer {
             mut config,
             host_config: mut host,
             networking_config: networking,
         } = spec;
+        if config == ContainerConfig::default() {
+            return Err(Error::invalid(
+                "config cannot be empty in order to create a container",
+            ));
+        }
         if config.image.is_empty() {
             return Err(Error::invalid("no image given: Image must name one"));
         }
         let image = self.images.find(&config.image)?;
         log_options::fill(&mut host.log_config, &self.settings.log);
-        defaults(&mut host);
+        let inspected = self.images.inspect(&image.id)?;
+        let mut warnings = platform::check(&config.image, &inspected, platform)?;
+        validate::environment(&config.env)?;
         merge::merge(&mut config, &image.config)?;
-        let mut warnings = validate::check(&config, &host, self.settings.cpus)?;
+        validate::check(&config, &host)?;
+        let machine = Machine::look(self.settings.cpus);
+        warnings.extend(resources::check(&mut host, &machine, For::Creation)?);
+        defaults(&mut host, &machine);
         validate::publish_from(&config.labels)?;
-        self.check_network(&host)?;
+        self.check_joined(&host)?;
         let inherited = self.volumes_from(&host)?;
         let mounts = mounts::resolve(&host, config.volumes.keys().cloned(), inherited)?;
         if host.network_mode == "host" && !host.port_bindings.is_empty() {
@@ -75,7 +92,7 @@ impl Engine {
         let folder = self.settings.root.join("containers").join(&record.id);
         fs::create_dir_all(&folder)?;
         let durable = !record.host_config.auto_remove;
-        let container = Arc::new(Container::new(record, folder));
+        let container = Arc::new(Container::new(record, folder).with_spare(&self.settings.run));
         if durable {
             container.persist()?;
         } else {
@@ -86,14 +103,15 @@ impl Engine {
         Ok(())
     }
 
-    fn check_network(&self, host: &HostConfig) -> Result<()> {
-        match host.network_mode.as_str() {
-            "" | "default" | "bridge" | "host" | "none" => Ok(()),
-            mode => match mode.strip_prefix("container:") {
-                Some(other) => self.containers.find(other).map(drop),
-                None => self.networks.find(mode).map(drop),
-            },
+    /// Containers whose namespaces are to be joined must be there; networks are looked for at the start.
+    fn check_joined(&self, host: &HostConfig) -> Result<()> {
+        for mode in [&host.ipc_mode, &host.pid_mode] {
+            if let Some(other) = mode.strip_prefix("container:") {
+                let found = self.containers.find(other);
+                found.map_err(|e| Error::invalid(e.message))?;
+            }
         }
+        Ok(())
     }
 
     /// `--volumes-from other[:ro]`.
@@ -115,21 +133,19 @@ impl Engine {
 }
 
 /// What an unset value means, as `docker inspect` shows it.
-fn defaults(host: &mut HostConfig) {
-    if host.restart_policy.name.is_empty() {
-        host.restart_policy.name = "no".to_owned();
-    }
-    if host.log_config.kind.is_empty() {
-        host.log_config.kind = "json-file".to_owned();
-    }
+fn defaults(host: &mut HostConfig, machine: &Machine) {
+    let fill = |text: &mut String, default: &str| {
+        if text.is_empty() {
+            default.clone_into(text);
+        }
+    };
+    fill(&mut host.restart_policy.name, "no");
+    fill(&mut host.log_config.kind, "json-file");
+    fill(&mut host.ipc_mode, "private");
+    fill(&mut host.cgroupns_mode, "private");
+    fill(&mut host.runtime, "runc");
     if matches!(host.network_mode.as_str(), "" | "default") {
         host.network_mode = "bridge".to_owned();
-    }
-    if host.ipc_mode.is_empty() {
-        host.ipc_mode = "private".to_owned();
-    }
-    if host.runtime.is_empty() {
-        host.runtime = "windlass".to_owned();
     }
     if host.shm_size == 0 {
         host.shm_size = 64 * 1024 * 1024;
@@ -137,8 +153,15 @@ fn defaults(host: &mut HostConfig) {
     if host.memory > 0 && host.memory_swap == 0 {
         host.memory_swap = host.memory.saturating_mul(2);
     }
-    host.memory_swappiness = host.memory_swappiness.filter(|v| *v >= 0);
+    if !machine.is_v2 {
+        host.oom_kill_disable.get_or_insert(false);
+    }
     host.pids_limit = host.pids_limit.filter(|v| *v > 0);
+    if !host.privileged {
+        let paths = |all: &[&str]| all.iter().map(|p| (*p).to_owned()).collect();
+        host.masked_paths.get_or_insert_with(|| paths(&MASKED));
+        host.readonly_paths.get_or_insert_with(|| paths(&READONLY));
+    }
 }
 
 /// 64 random hex digits; one that is all digits in its short form would be taken for a number as a host name.

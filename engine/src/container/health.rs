@@ -66,7 +66,7 @@ impl Check {
     /// The time until the next probe.
     pub fn pause(&self, health: &Health, since_start: Duration) -> Duration {
         if health.status == "starting" && since_start < self.start_period {
-            self.start_interval.min(self.interval)
+            self.start_interval
         } else {
             self.interval
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use windlass_engine_api::types::{
-    ContainerInspect, EndpointSettings, GraphDriver, NetworkSettings, Port, PortBinding,
+    ContainerInspect, EndpointSettings, GraphDriver, NetworkSettings, Port, PortBinding, StringMap,
 };
 
 use super::list::sort_ports;
@@ -106,6 +106,10 @@ fn network_settings(r: &Record) -> NetworkSettings {
         gateway: endpoint.gateway,
         ip_address: endpoint.ip_address,
         ip_prefix_len: endpoint.ip_prefix_len,
+        global_ipv6_address: endpoint.global_ipv6_address,
+        global_ipv6_prefix_len: endpoint.global_ipv6_prefix_len,
+        ipv6_gateway: endpoint.ipv6_gateway,
+        sandbox_key: r.state.netns.clone(),
         mac_address: endpoint.mac_address,
         networks: networks(r),
         ..NetworkSettings::default()
@@ -118,6 +122,7 @@ pub fn inspect(
     folder: &Path,
     log_path: &Path,
     exec_ids: Vec<String>,
+    folders: StringMap,
 ) -> ContainerInspect {
     let mut command = r.command().into_iter();
     let file = |name: &str| folder.join(name).display().to_string();
@@ -140,7 +145,7 @@ pub fn inspect(
         host_config: r.host_config.clone(),
         graph_driver: GraphDriver {
             name: "overlay2".to_owned(),
-            data: BTreeMap::new(),
+            data: folders,
         },
         mounts: r.mounts.iter().filter_map(|m| m.to_wire()).collect(),
         config: r.config.clone(),

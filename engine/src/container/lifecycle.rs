@@ -81,6 +81,9 @@ impl Engine {
     }
 
     async fn try_launch(&self, container: &Arc<Container>, record: &Record) -> Result<()> {
+        if let Some(request) = record.host_config.device_requests.first() {
+            return Err(Error::message(no_driver(request)));
+        }
         let rootfs = self.images.mount(&record.id, &record.image_id).await?;
         let sources = self.hold_sources(record).await?;
         let (netns, connected) = self.connect(record).await?;
@@ -156,6 +159,22 @@ pub(super) fn check(record: &Record) -> Option<Check> {
     Check::from_config(
         record.config.healthcheck.as_ref(),
         record.config.shell.as_deref(),
+    )
+}
+
+/// There are none here, as for Docker without the vendor's tools.
+fn no_driver(request: &serde_json::Value) -> String {
+    let driver = request["Driver"].as_str().unwrap_or_default();
+    let lists = request["Capabilities"].as_array().into_iter().flatten();
+    let words = |list: &serde_json::Value| {
+        let words = list.as_array().into_iter().flatten();
+        let words: Vec<&str> = words.filter_map(|w| w.as_str()).collect();
+        format!("[{}]", words.join(" "))
+    };
+    let lists: Vec<String> = lists.map(words).collect();
+    format!(
+        "could not select device driver {driver:?} with capabilities: [{}]",
+        lists.join(" ")
     )
 }
 

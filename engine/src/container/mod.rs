@@ -23,20 +23,24 @@ mod mounts;
 mod names;
 pub mod pack;
 pub mod parts;
+mod platform;
 mod prepare;
 mod probe;
 pub mod record;
 mod registry;
 pub mod removal;
+pub mod resources;
 mod restart;
 mod root;
 pub mod rooted;
+pub mod security;
 mod signal;
 mod sources;
 mod stats;
 mod stop;
 mod supervise;
 mod top;
+mod update;
 pub mod validate;
 
 use std::collections::BTreeMap;
@@ -47,7 +51,7 @@ use windlass_engine_api::types::LogConfig;
 
 pub use attach::AttachTo;
 pub use exec::{Exec, already};
-pub use list::Query;
+pub use list::{Query, Sizes};
 pub use logs::{LogQuery, LogReader, Tail, path as log_path};
 pub use mounts::MountRecord;
 pub(crate) use prepare::resolv_conf;
@@ -112,7 +116,7 @@ pub struct Parts {
 impl Engine {
     /// Reads the containers' records; nothing is started or adopted yet, see [`Engine::adopt`].
     pub fn new(settings: Settings, parts: Parts) -> anyhow::Result<Arc<Self>> {
-        let containers = Registry::load(&settings.root)?;
+        let containers = Registry::load(&settings.root, &settings.run)?;
         Ok(Arc::new(Self {
             settings,
             containers,

@@ -177,6 +177,10 @@ pub trait Images: Send + Sync {
     async fn discard(&self, container: &str) -> Result<()>;
     /// The containers (and others) that have a writable layer.
     fn root_file_systems(&self) -> Result<Vec<String>>;
+    /// Bytes in a container's writable layer; none yet is 0.
+    fn written(&self, container: &str) -> Result<i64>;
+    /// The folders of a container's root file system, by Docker's names for them.
+    fn folders(&self, container: &str, image_id: &str) -> StringMap;
     /// What differs from the image.
     async fn changes(&self, container: &str) -> Result<Vec<Change>>;
 }
@@ -294,6 +298,8 @@ pub trait Runtime: Send + Sync {
     async fn pause(&self, id: &str) -> Result<()>;
     /// Lets them go on.
     async fn resume(&self, id: &str) -> Result<()>;
+    /// Writes the limits of a running container anew.
+    async fn update(&self, id: &str, host: &HostConfig) -> Result<()>;
     /// Connects to the first process, from [`Runtime::create`] on, any number of times at once.
     async fn attach(&self, id: &str) -> Result<Attachment>;
     /// Sets the terminal's size; `exec` is that of an exec, else of the first process.

@@ -99,9 +99,13 @@ impl Engine {
 /// The first bytes of the output; the rest is read and dropped, so that the probe does not block.
 async fn collect(mut attachment: Attachment) -> String {
     let mut output = Vec::new();
+    let mut more = "";
     while let Some(frame) = attachment.output.recv().await {
         let room = OUTPUT.saturating_sub(output.len());
+        if room < frame.data.len() {
+            more = "...";
+        }
         output.extend_from_slice(&frame.data[..room.min(frame.data.len())]);
     }
-    String::from_utf8_lossy(&output).into_owned()
+    format!("{}{more}", String::from_utf8_lossy(&output))
 }

@@ -186,9 +186,26 @@ impl Record {
 
     /// Reads a container's folder.
     pub fn load(folder: &Path) -> anyhow::Result<Self> {
-        let path = folder.join(FILE);
-        serde_json::from_slice(&fs::read(&path)?)
+        Self::load_from(&folder.join(FILE))
+    }
+
+    /// Reads a record's file.
+    pub fn load_from(path: &Path) -> anyhow::Result<Self> {
+        serde_json::from_slice(&fs::read(path)?)
             .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+    }
+
+    /// Writes it elsewhere, for root alone.
+    pub fn save_as(&self, path: &Path) -> std::io::Result<()> {
+        use fs_err::os::unix::fs::OpenOptionsExt as _;
+        use std::io::Write as _;
+        fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+        let temporary = path.with_extension("new");
+        let mut options = fs::OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true);
+        let mut file = options.mode(0o600).open(&temporary)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        fs::rename(&temporary, path)
     }
 
     /// Replaces the file as a whole; readers see the former or the new one.

@@ -33,6 +33,9 @@ pub struct Container {
     /// Its folder under the engine's root.
     pub folder: PathBuf,
     record: Mutex<Record>,
+    /// Where the record goes when its folder takes no more: the folder until the next boot.
+    spare: PathBuf,
+    is_spared: AtomicBool,
     /// Held while it is started, stopped or removed: one at a time.
     pub operation: tokio::sync::Mutex<()>,
     /// What waiters look at.
@@ -57,12 +60,43 @@ impl Container {
             id: record.id.clone(),
             folder,
             record: Mutex::new(record),
+            spare: PathBuf::new(),
+            is_spared: AtomicBool::new(false),
             operation: tokio::sync::Mutex::new(()),
             progress: watch::Sender::new(progress),
             wake: tokio::sync::Notify::new(),
             kept: AtomicBool::new(false),
             prober: Mutex::new(None),
             attachers: Mutex::default(),
+        }
+    }
+
+    /// With a place for the record when the disk is full.
+    #[must_use]
+    pub fn with_spare(mut self, run: &Path) -> Self {
+        self.spare = spare(run, &self.id);
+        self.is_spared = AtomicBool::new(self.spare.exists());
+        self
+    }
+
+    /// After a write of the record: one that failed is made up for elsewhere, so that an engine that starts again knows what was
+    /// answered for.
+    fn settle(&self, record: &Record, written: &std::io::Result<()>) {
+        if let Err(error) = written {
+            tracing::error!(id = self.id, %error, "the container's record could not be written");
+            match record.save_as(&self.spare) {
+                Ok(()) => self.is_spared.store(true, Ordering::Release),
+                Err(error) => tracing::error!(id = self.id, %error, "nor its spare"),
+            }
+        } else if self.is_spared.swap(false, Ordering::AcqRel) {
+            std::fs::remove_file(&self.spare).ok();
+        }
+    }
+
+    /// It is removed: nothing of it stays.
+    pub fn forget_spare(&self) {
+        if self.is_spared.load(Ordering::Acquire) {
+            std::fs::remove_file(&self.spare).ok();
         }
     }
 
@@ -94,9 +128,7 @@ impl Container {
     pub fn update<T>(&self, change: impl FnOnce(&mut Record) -> T) -> T {
         let mut record = self.lock();
         let value = change(&mut record);
-        if let Err(error) = record.save(&self.folder) {
-            tracing::error!(id = self.id, %error, "the container's record could not be written");
-        }
+        self.settle(&record, &record.save(&self.folder));
         value
     }
 
@@ -107,7 +139,10 @@ impl Container {
 
     /// Puts the record safely on disk.
     pub fn persist(&self) -> std::io::Result<()> {
-        self.lock().save_durably(&self.folder)
+        let record = self.lock();
+        let written = record.save_durably(&self.folder);
+        self.settle(&record, &written);
+        written
     }
 
     /// Labels, name and image: what events carry.
@@ -163,6 +198,10 @@ impl Container {
     }
 }
 
+fn spare(run: &Path, id: &str) -> PathBuf {
+    run.join("records").join(id)
+}
+
 /// All containers.
 #[derive(Default)]
 pub struct Registry {
@@ -177,7 +216,7 @@ struct Inner {
 
 impl Registry {
     /// Reads every container's folder; those without a readable record are reported and left alone.
-    pub fn load(root: &Path) -> anyhow::Result<Self> {
+    pub fn load(root: &Path, run: &Path) -> anyhow::Result<Self> {
         let registry = Self::default();
         let folder = root.join("containers");
         fs::create_dir_all(&folder)?;
@@ -190,7 +229,10 @@ impl Registry {
                 continue;
             }
             match Record::load(&folder) {
-                Ok(record) => registry.insert_loaded(record, folder),
+                Ok(record) => {
+                    let record = Record::load_from(&spare(run, &record.id)).unwrap_or(record);
+                    registry.insert(Container::new(record, folder).with_spare(run));
+                }
                 Err(error) => tracing::warn!(
                     error = format!("{error:#}"),
                     "a container's folder without a readable record"
@@ -198,14 +240,6 @@ impl Registry {
             }
         }
         Ok(registry)
-    }
-
-    fn insert_loaded(&self, record: Record, folder: PathBuf) {
-        let mut inner = self.write();
-        inner.names.insert(record.name.clone(), record.id.clone());
-        inner
-            .containers
-            .insert(record.id.clone(), Arc::new(Container::new(record, folder)));
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
@@ -286,11 +320,12 @@ impl Registry {
         self.write().names.remove(name);
     }
 
-    /// Adds a new one, whose name is reserved.
-    pub fn insert(&self, container: Arc<Container>) {
-        self.write()
-            .containers
-            .insert(container.id.clone(), container);
+    /// Adds one, with its name.
+    pub fn insert(&self, container: impl Into<Arc<Container>>) {
+        let container = container.into();
+        let mut inner = self.write();
+        inner.names.insert(container.name(), container.id.clone());
+        inner.containers.insert(container.id.clone(), container);
     }
 
     /// Forgets it and its name.
@@ -311,7 +346,13 @@ impl Registry {
         if name.trim_start_matches('/').is_empty() {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
-        let name = self.reserve_name(name, &container.id)?;
+        let name = self.reserve_name(name, &container.id).map_err(|e| {
+            {
+                // Docker checks it with its slash.
+                let words = e.message.replace("container name (", "container name (/");
+                Error::new(e.kind, format!("Error when allocating new name: {words}"))
+            }
+        })?;
         container.update(|r| r.name = name);
         self.release_name(&former);
         Ok(())
@@ -325,14 +366,12 @@ mod tests {
     fn registry(ids: &[(&str, &str)]) -> Registry {
         let registry = Registry::default();
         for (id, name) in ids {
-            registry.insert_loaded(
-                Record {
-                    id: (*id).to_owned(),
-                    name: (*name).to_owned(),
-                    ..Record::default()
-                },
-                PathBuf::new(),
-            );
+            let record = Record {
+                id: (*id).to_owned(),
+                name: (*name).to_owned(),
+                ..Record::default()
+            };
+            registry.insert(Container::new(record, PathBuf::new()));
         }
         registry
     }

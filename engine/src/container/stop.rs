@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fs_err as fs;
-use windlass_engine_api::types::{ContainerInspect, RestartPolicy};
+use windlass_engine_api::types::ContainerInspect;
 
 use super::error::{Error, Kind, Result};
 use super::record::Status;
 use super::registry::Container;
-use super::{Engine, inspect, logs, signal};
+use super::{Engine, Sizes, inspect, logs, signal};
 
 const KILL: i32 = libc::SIGKILL;
 /// From SIGKILL to its end, for a process that the kernel holds.
@@ -166,12 +166,18 @@ impl Engine {
     pub async fn kill(&self, id: &str, text: &str) -> Result<()> {
         let number =
             signal::parse(text).ok_or_else(|| Error::invalid(format!("Invalid signal: {text}")))?;
-        let container = self.containers.find(id)?;
+        let words = |e: Error| {
+            Error::new(
+                e.kind,
+                format!("cannot kill container: {id}: {}", e.message),
+            )
+        };
+        let container = self.containers.find(id).map_err(words)?;
         let (status, configured) =
             container.read(|r| (r.state.status, r.config.stop_signal.clone()));
         if !status.has_process() {
             return Err(Error::conflict(format!(
-                "Cannot kill container: {id}: container {} is not running",
+                "cannot kill container: {id}: container {} is not running",
                 container.id
             )));
         }
@@ -212,7 +218,7 @@ impl Engine {
             }
             _ => {
                 return Err(Error::conflict(format!(
-                    "Container {} is not running",
+                    "container {} is not running",
                     container.id
                 )));
             }
@@ -248,18 +254,6 @@ impl Engine {
         attributes.insert("oldName".to_owned(), format!("/{former}"));
         self.events
             .publish("container", "rename", &container.id, attributes);
-        Ok(())
-    }
-
-    /// `docker update --restart`.
-    pub fn set_restart_policy(&self, id: &str, policy: RestartPolicy) -> Result<()> {
-        let container = self.containers.find(id)?;
-        let (config, mut host) = container.read(|r| (r.config.clone(), r.host_config.clone()));
-        host.restart_policy = policy.clone();
-        super::validate::check(&config, &host, self.settings.cpus)?;
-        container.update(|r| r.host_config.restart_policy = policy);
-        container.persist()?;
-        self.tell(&container, "update");
         Ok(())
     }
 
@@ -331,6 +325,7 @@ impl Engine {
         }
         // Last on disk: until it is gone a crash leaves a container that is being removed.
         fs::remove_dir_all(&container.folder)?;
+        container.forget_spare();
         self.containers.remove(container);
         self.drop_execs(&container.id);
         container.clear_attachers();
@@ -401,15 +396,21 @@ impl Engine {
     }
 
     /// `docker inspect`.
-    pub fn inspect(&self, id: &str) -> Result<ContainerInspect> {
+    pub fn inspect(&self, id: &str, sizes: Sizes) -> Result<ContainerInspect> {
         let container = self.containers.find(id)?;
         let record = container.snapshot();
         let log = logs::path(&container.folder, &record.id);
-        Ok(inspect::inspect(
+        let mut shown = inspect::inspect(
             &record,
             &container.folder,
             &log,
             self.exec_ids(&record.id),
-        ))
+            self.images.folders(&record.id, &record.image_id),
+        );
+        if sizes == Sizes::Counted {
+            let (own, all) = self.sizes(&record)?;
+            (shown.size_rw, shown.size_root_fs) = (Some(own), Some(all));
+        }
+        Ok(shown)
     }
 }

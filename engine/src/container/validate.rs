@@ -2,42 +2,52 @@
 
 use std::collections::BTreeMap;
 
-use windlass_engine_api::types::{ContainerConfig, HealthConfig, HostConfig, PortBinding};
+use windlass_engine_api::types::{
+    ContainerConfig, HealthConfig, HostConfig, PortBinding, RestartPolicy,
+};
 
 use super::error::{Error, Result};
+use crate::runtime::capability;
 
-const SMALLEST_MEMORY: i64 = 6 * 1024 * 1024;
-
-/// Checks everything that can be checked without looking at the host; the answer is hints for the user.
-pub fn check(config: &ContainerConfig, host: &HostConfig, cpus: usize) -> Result<Vec<String>> {
+/// Checks everything but limits (see `resources`) that can be checked without looking at the host.
+pub fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     process(config)?;
     health(config.healthcheck.as_ref())?;
-    restart(host)?;
-    let warnings = resources(host, cpus)?;
+    restart(&host.restart_policy)?;
+    let restarts = !matches!(host.restart_policy.name.as_str(), "" | "no");
+    if host.auto_remove && restarts {
+        return Err(Error::invalid(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
+    }
     ports(host)?;
     isolation(config, host)?;
-    Ok(warnings)
+    security(host)
+}
+
+/// Each variable has a name.
+pub fn environment(variables: &[String]) -> Result<()> {
+    let nameless = |v: &&String| v.is_empty() || v.starts_with('=');
+    match variables.iter().find(nameless) {
+        Some(variable) => Err(Error::invalid(format!(
+            "invalid environment variable: {variable}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn process(config: &ContainerConfig) -> Result<()> {
-    for variable in &config.env {
-        if variable.is_empty() || variable.starts_with('=') {
-            return Err(Error::invalid(format!(
-                "invalid environment variable: {variable}"
-            )));
-        }
-    }
     if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
         return Err(Error::invalid(format!(
             "the working directory '{}' is invalid, it needs to be an absolute path",
             config.working_dir
         )));
     }
-    if !config.hostname.is_empty() && !is_hostname(&config.hostname) {
-        return Err(Error::invalid(format!(
-            "invalid hostname format: {}",
-            config.hostname
-        )));
+    // The kernel says what else a name may be; these would reach into the files that hold it.
+    for name in [&config.hostname, &config.domainname] {
+        if name.contains(char::is_control) {
+            return Err(Error::invalid(format!("invalid hostname format: {name:?}")));
+        }
     }
     if !config.stop_signal.is_empty() && super::signal::parse(&config.stop_signal).is_none() {
         return Err(Error::invalid(format!(
@@ -46,17 +56,6 @@ fn process(config: &ContainerConfig) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-fn is_hostname(name: &str) -> bool {
-    name.len() <= 63
-        && name.split('.').all(|part| {
-            !part.is_empty()
-                && !part.starts_with('-')
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        })
 }
 
 fn health(health: Option<&HealthConfig>) -> Result<()> {
@@ -77,99 +76,31 @@ fn health(health: Option<&HealthConfig>) -> Result<()> {
     if health.retries < 0 {
         return Err(Error::invalid("Retries in Healthcheck cannot be negative"));
     }
-    match health.test.first().map(String::as_str) {
-        None | Some("" | "NONE" | "CMD" | "CMD-SHELL") => Ok(()),
-        Some(other) => Err(Error::invalid(format!(
-            "Unknown healthcheck type '{other}' (expected 'CMD', 'CMD-SHELL' or 'NONE')"
-        ))),
-    }
+    Ok(())
 }
 
-fn restart(host: &HostConfig) -> Result<()> {
-    let policy = &host.restart_policy;
+/// The policy is one, and has a count only where that means something.
+pub fn restart(policy: &RestartPolicy) -> Result<()> {
     match policy.name.as_str() {
-        "" | "no" | "always" | "unless-stopped" if policy.maximum_retry_count != 0 => {
-            Err(Error::invalid(
-                "invalid restart policy: maximum retry count can only be used with 'on-failure'",
-            ))
+        "no" | "always" | "unless-stopped" if policy.maximum_retry_count != 0 => {
+            let more = if policy.maximum_retry_count < 0 {
+                " and cannot be negative"
+            } else {
+                ""
+            };
+            Err(Error::invalid(format!(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'{more}"
+            )))
         }
         "on-failure" if policy.maximum_retry_count < 0 => Err(Error::invalid(
             "invalid restart policy: maximum retry count cannot be negative",
         )),
         "" | "no" => Ok(()),
-        "always" | "unless-stopped" | "on-failure" if host.auto_remove => Err(Error::invalid(
-            "can't create 'AutoRemove' container with restart policy",
-        )),
         "always" | "unless-stopped" | "on-failure" => Ok(()),
         other => Err(Error::invalid(format!(
             "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
         ))),
     }
-}
-
-fn resources(host: &HostConfig, cpus: usize) -> Result<Vec<String>> {
-    let mut warnings = Vec::new();
-    if host.memory != 0 && host.memory < SMALLEST_MEMORY {
-        return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
-    }
-    if host.memory > 0 && host.memory_swap > 0 && host.memory_swap < host.memory {
-        return Err(Error::invalid(
-            "Minimum memoryswap limit should be larger than memory limit, see usage",
-        ));
-    }
-    if host.memory == 0 && host.memory_swap > 0 {
-        return Err(Error::invalid(
-            "You should always set the Memory limit when using Memoryswap limit, see usage",
-        ));
-    }
-    if host.memory_reservation > 0 && host.memory > 0 && host.memory < host.memory_reservation {
-        return Err(Error::invalid(
-            "Minimum memory limit can not be less than memory reservation limit, see usage",
-        ));
-    }
-    if let Some(value) = host.memory_swappiness.filter(|v| !(-1..=100).contains(v)) {
-        return Err(Error::invalid(format!(
-            "Invalid value: {value}, valid memory swappiness range is 0-100"
-        )));
-    }
-    if host.nano_cpus < 0 || host.nano_cpus > cpus as i64 * 1_000_000_000 {
-        return Err(Error::invalid(format!(
-            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
-        )));
-    }
-    if host.nano_cpus > 0 && (host.cpu_period > 0 || host.cpu_quota > 0) {
-        return Err(Error::invalid(
-            "Conflicting options: Nano CPUs and CPU Period cannot both be set",
-        ));
-    }
-    if host.cpu_period != 0 && !(1000..=1_000_000).contains(&host.cpu_period) {
-        return Err(Error::invalid(
-            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
-        ));
-    }
-    if host.cpu_quota > 0 && host.cpu_quota < 1000 {
-        return Err(Error::invalid(
-            "CPU cfs quota can not be less than 1ms (i.e. 1000)",
-        ));
-    }
-    if host.shm_size < 0 {
-        return Err(Error::invalid("SHM size can not be less than 0"));
-    }
-    if !(-1000..=1000).contains(&host.oom_score_adj) {
-        return Err(Error::invalid(format!(
-            "Invalid value {}, range for oom score adj is [-1000, 1000]",
-            host.oom_score_adj
-        )));
-    }
-    if host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0 {
-        return Err(Error::invalid(
-            "kernel does not support CPU real-time scheduler",
-        ));
-    }
-    if host.blkio_weight != 0 {
-        warnings.push("windlassd does not set the block I/O weight. Weight discarded.".to_owned());
-    }
-    Ok(warnings)
 }
 
 fn ports(host: &HostConfig) -> Result<()> {
@@ -223,11 +154,6 @@ fn isolation(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
             host.runtime
         )));
     }
-    if !host.device_requests.is_empty() {
-        return Err(Error::invalid(
-            "could not select device driver: windlassd has no device drivers (GPUs)",
-        ));
-    }
     if !host.links.is_empty() {
         return Err(Error::invalid(
             "links are not supported by windlassd: use a network, where containers find each other by name",
@@ -255,7 +181,97 @@ fn isolation(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
             "conflicting options: port publishing and the container type network mode",
         ));
     }
+    for (mode, text) in [
+        ("network", &host.network_mode),
+        ("IPC", &host.ipc_mode),
+        ("PID", &host.pid_mode),
+    ] {
+        if text == "container:" {
+            return Err(Error::invalid(format!(
+                "invalid {mode} mode: invalid container format container:<name|id>"
+            )));
+        }
+    }
+    let known = |mode: &str| mode.is_empty() || mode == "host" || mode.starts_with("container:");
+    let ipc = host.ipc_mode.as_str();
+    if !known(ipc) && !matches!(ipc, "private" | "shareable" | "none") {
+        return Err(Error::invalid(format!("invalid IPC mode: {ipc}")));
+    }
+    if !known(&host.pid_mode) {
+        return Err(Error::invalid(format!(
+            "invalid PID mode: {}",
+            host.pid_mode
+        )));
+    }
+    if !matches!(host.uts_mode.as_str(), "" | "host") {
+        return Err(Error::invalid(format!(
+            "invalid UTS mode: {}",
+            host.uts_mode
+        )));
+    }
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return Err(Error::invalid(
+            "conflicting options: hostname and the UTS mode",
+        ));
+    }
+    if !matches!(host.cgroupns_mode.as_str(), "" | "private" | "host") {
+        return Err(Error::invalid(format!(
+            "invalid cgroup namespace mode: {}",
+            host.cgroupns_mode
+        )));
+    }
+    if !matches!(host.isolation.to_lowercase().as_str(), "" | "default") {
+        return Err(Error::invalid(format!(
+            "invalid isolation ({}): linux only supports 'default'",
+            host.isolation
+        )));
+    }
+    if let Some((option, _)) = host.storage_opt.first_key_value() {
+        return Err(Error::invalid(match option.as_str() {
+            "size" => {
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+                    .to_owned()
+            }
+            other => format!("unknown option {other}"),
+        }));
+    }
+    for extra in &host.extra_hosts {
+        let (_, address) = extra
+            .split_once([':', '='])
+            .filter(|(name, _)| !name.is_empty())
+            .ok_or_else(|| Error::invalid(format!("bad format for add-host: {extra:?}")))?;
+        let bare = address.trim_matches(['[', ']']);
+        if address != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
+            return Err(Error::invalid(format!(
+                "invalid IP address in add-host: {address:?}"
+            )));
+        }
+    }
+    if host.annotations.contains_key("") {
+        return Err(Error::invalid(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ));
+    }
     host.sysctls.keys().try_for_each(|name| sysctl(name, host))
+}
+
+/// Capabilities and security options that there are.
+fn security(host: &HostConfig) -> Result<()> {
+    for (field, names) in [("CapAdd", &host.cap_add), ("CapDrop", &host.cap_drop)] {
+        let known = |name: &&String| {
+            let upper = name.to_uppercase();
+            let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+            short == "ALL" || capability::NAMES.contains(&short)
+        };
+        if let Some(name) = names.iter().find(|name| !known(name)) {
+            let upper = name.to_uppercase();
+            let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+            return Err(Error::invalid(format!(
+                "invalid {field}: unknown capability: \"CAP_{short}\""
+            )));
+        }
+    }
+    super::security::parse(&host.security_opt).map(drop)
 }
 
 /// Only what a container has for itself: everything else would be set for the whole host, and stay.
@@ -270,14 +286,29 @@ fn sysctl(name: &str, host: &HostConfig) -> Result<()> {
         "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
-    let of_ipc = OF_IPC.contains(&name) || name.starts_with("fs.mqueue.");
-    let of_network = name.starts_with("net.");
-    if of_ipc && host.ipc_mode != "host" || of_network && host.network_mode != "host" {
-        return Ok(());
+    let refuse = |words: &str| Err(Error::invalid(format!("sysctl \"{name}\" {words}")));
+    if OF_IPC.contains(&name) || name.starts_with("fs.mqueue.") {
+        return match host.ipc_mode.as_str() {
+            "host" => refuse("is not allowed in the hosts ipc namespace"),
+            _ => Ok(()),
+        };
     }
-    Err(Error::invalid(format!(
-        "sysctl \"{name}\" is not in a namespace of the container's own: it would be set for the whole host"
-    )))
+    if name.starts_with("net.") {
+        return match host.network_mode.as_str() {
+            "host" => refuse("not allowed in host network namespace"),
+            _ => Ok(()),
+        };
+    }
+    match name {
+        "kernel.domainname" if host.uts_mode == "host" => {
+            refuse("is not allowed in the host UTS namespace")
+        }
+        "kernel.domainname" => Ok(()),
+        "kernel.hostname" => {
+            refuse("is not allowed as it conflicts with the OCI spec \"hostname\" field")
+        }
+        _ => refuse("is not in a separate kernel namespace"),
+    }
 }
 
 /// Labels of `windlass.publish-from`: CIDRs that may reach published ports; `None` means everybody.
@@ -303,7 +334,6 @@ pub fn publish_from(labels: &BTreeMap<String, String>) -> Result<Option<Vec<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use windlass_engine_api::types::RestartPolicy;
 
     #[test]
     fn refusals_name_the_thing() {
@@ -316,7 +346,7 @@ mod tests {
             },
             ..HostConfig::default()
         };
-        assert!(check(&config, &ok, 2).is_ok());
+        assert!(check(&config, &ok).is_ok());
         for (host, words) in [
             (restart("sometimes", 0), "unknown policy 'sometimes'"),
             (restart("always", 3), "maximum retry count"),
@@ -325,7 +355,7 @@ mod tests {
                     sysctls: [("vm.overcommit_memory".to_owned(), "1".to_owned())].into(),
                     ..HostConfig::default()
                 },
-                "for the whole host",
+                "is not in a separate kernel namespace",
             ),
             (
                 HostConfig {
@@ -333,7 +363,7 @@ mod tests {
                     network_mode: "host".to_owned(),
                     ..HostConfig::default()
                 },
-                "for the whole host",
+                "not allowed in host network namespace",
             ),
             (
                 HostConfig {
@@ -344,17 +374,17 @@ mod tests {
             ),
             (
                 HostConfig {
-                    memory: 1024,
+                    cap_add: vec!["nosuch".to_owned()],
                     ..ok.clone()
                 },
-                "6MB",
+                "invalid CapAdd: unknown capability: \"CAP_NOSUCH\"",
             ),
             (
                 HostConfig {
-                    nano_cpus: 3_000_000_000,
+                    ipc_mode: "x".to_owned(),
                     ..ok.clone()
                 },
-                "range of CPUs is from 0.01 to 2.00",
+                "invalid IPC mode: x",
             ),
             (
                 HostConfig {
@@ -371,14 +401,14 @@ mod tests {
                 "links",
             ),
         ] {
-            let error = check(&config, &host, 2).unwrap_err();
+            let error = check(&config, &host).unwrap_err();
             assert!(error.message.contains(words), "{} / {words}", error.message);
         }
         let config = ContainerConfig {
             working_dir: "x".to_owned(),
             ..ContainerConfig::default()
         };
-        assert!(check(&config, &ok, 2).is_err());
+        assert!(check(&config, &ok).is_err());
     }
 
     #[test]

@@ -4,17 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use serde::Deserialize;
 use serde_json::json;
-use windlass_engine_api::types::{
-    CreateContainer, PruneReport, RestartPolicy, WaitError, WaitResult,
-};
+use windlass_engine_api::types::{CreateContainer, PruneReport, WaitError, WaitResult};
 
 use super::request::Req;
 use super::respond::{self, Reply};
 use crate::container::error::{Error, Result};
 use crate::container::record::Status;
-use crate::container::{Engine, Query, Removal, WaitFor};
+use crate::container::{Engine, Query, Removal, Sizes, WaitFor, clock};
 
 /// `GET /containers/json`.
 pub fn list(engine: &Engine, req: &Req) -> Result<Reply> {
@@ -23,19 +20,30 @@ pub fn list(engine: &Engine, req: &Req) -> Result<Reply> {
         all: req.flag("all"),
         limit,
         filters: req.filters()?,
+        sizes: sizes(req),
     })?)
+}
+
+fn sizes(req: &Req) -> Sizes {
+    if req.flag("size") {
+        Sizes::Counted
+    } else {
+        Sizes::Unknown
+    }
 }
 
 /// `POST /containers/create`.
 pub async fn create(engine: &Arc<Engine>, req: &mut Req) -> Result<Reply> {
-    let spec: CreateContainer = req.json().await?;
+    let spec: CreateContainer = req.required_json().await?;
     let name = req.query("name").unwrap_or_default().to_owned();
-    respond::json_status(StatusCode::CREATED, &engine.create(&name, spec).await?)
+    let platform = req.query("platform");
+    let made = engine.create(&name, spec, platform).await?;
+    respond::json_status(StatusCode::CREATED, &made)
 }
 
 /// `GET /containers/{id}/json`.
-pub fn inspect(engine: &Engine, id: &str) -> Result<Reply> {
-    respond::json(&engine.inspect(id)?)
+pub fn inspect(engine: &Engine, req: &Req, id: &str) -> Result<Reply> {
+    respond::json(&engine.inspect(id, sizes(req))?)
 }
 
 /// `POST /containers/{id}/start`.
@@ -53,7 +61,9 @@ fn timeout(req: &Req) -> Result<Option<Duration>> {
 
 /// `POST /containers/{id}/stop`.
 pub async fn stop(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
-    engine.stop(id, req.query("signal"), timeout(req)?).await?;
+    // Older clients name none, and what they send by mistake was never read.
+    let signal = req.query("signal").filter(|_| req.version >= (1, 42));
+    engine.stop(id, signal, timeout(req)?).await?;
     respond::no_content()
 }
 
@@ -87,7 +97,11 @@ pub async fn unpause(engine: &Arc<Engine>, id: &str) -> Result<Reply> {
 
 /// `POST /containers/{id}/rename`.
 pub fn rename(engine: &Engine, req: &Req, id: &str) -> Result<Reply> {
-    engine.rename(id, req.query("name").unwrap_or_default())?;
+    let name = req.query("name").unwrap_or_default();
+    if name.is_empty() {
+        return Err(Error::invalid("Neither old nor new names may be empty"));
+    }
+    engine.rename(id, name)?;
     respond::no_content()
 }
 
@@ -116,38 +130,16 @@ pub fn size(req: &Req) -> Result<(u16, u16)> {
     Ok((side("h", "height")?, side("w", "width")?))
 }
 
-/// `POST /containers/{id}/update`: only the restart policy can be changed.
+/// `POST /containers/{id}/update`.
 pub async fn update(engine: &Engine, req: &mut Req, id: &str) -> Result<Reply> {
-    #[derive(Debug, Default, Deserialize)]
-    #[serde(default)]
-    struct Update {
-        #[serde(rename = "RestartPolicy")]
-        restart_policy: RestartPolicy,
-        #[serde(flatten)]
-        rest: serde_json::Map<String, serde_json::Value>,
-    }
-    let update: Update = req.json().await?;
-    let wanted = |v: &serde_json::Value| match v {
-        serde_json::Value::Number(n) => n.as_f64() != Some(0.0),
-        serde_json::Value::String(s) => !s.is_empty(),
-        serde_json::Value::Array(a) => !a.is_empty(),
-        serde_json::Value::Bool(b) => *b,
-        _ => false,
-    };
-    if let Some((key, _)) = update.rest.iter().find(|(_, v)| wanted(v)) {
-        return Err(Error::not_implemented(format!(
-            "windlassd cannot change {key} of a container: create it again with the new value"
-        )));
-    }
-    if !update.restart_policy.name.is_empty() {
-        engine.set_restart_policy(id, update.restart_policy)?;
-    }
-    respond::json(&json!({ "Warnings": [] }))
+    let change = req.required_json().await?;
+    respond::json(&json!({ "Warnings": engine.update(id, change).await? }))
 }
 
 /// `DELETE /containers/{id}`.
 pub async fn remove(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
     if req.flag("link") {
+        engine.containers.find(id)?;
         return Err(Error::not_implemented("windlassd has no links"));
     }
     engine
@@ -165,36 +157,57 @@ pub async fn remove(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> 
 /// `POST /containers/prune`.
 pub async fn prune(engine: &Arc<Engine>, req: &Req) -> Result<Reply> {
     let filters = req.filters()?;
-    let mut deleted = Vec::new();
+    let mut keys = filters.keys();
+    if let Some(key) = keys.find(|k| !["label", "label!", "until"].contains(k)) {
+        return Err(Error::invalid(format!("invalid filter '{key}'")));
+    }
+    let until = match filters.get("until") {
+        [] => None,
+        [text] => Some(clock::format(
+            clock::parse_until(text, time::OffsetDateTime::now_utc()).ok_or_else(|| {
+                Error::invalid(format!(
+                    "failed to parse value as time or duration: {text:?}"
+                ))
+            })?,
+        )),
+        _ => return Err(Error::invalid("more than one until filter specified")),
+    };
+    let mut report = PruneReport::default();
     for container in engine.containers.all() {
-        let wanted = container.read(|r| {
-            matches!(
-                r.state.status,
-                Status::Created | Status::Exited | Status::Dead
-            ) && filters.match_labels(&r.config.labels)
-        });
-        if wanted
-            && engine
-                .remove(&container.id, Removal::default())
-                .await
-                .is_ok()
-        {
-            deleted.push(container.id.clone());
+        let record = container.snapshot();
+        let idle = matches!(
+            record.state.status,
+            Status::Created | Status::Exited | Status::Dead
+        );
+        let wanted = idle
+            && filters.match_labels(&record.config.labels)
+            && until.as_ref().is_none_or(|t| record.created < *t);
+        if !wanted {
+            continue;
+        }
+        let size = engine.images.written(&record.id).unwrap_or_default();
+        if engine.remove(&record.id, Removal::default()).await.is_ok() {
+            let deleted = report.containers_deleted.get_or_insert_default();
+            deleted.push(record.id);
+            report.space_reclaimed += size;
         }
     }
-    respond::json(&PruneReport {
-        containers_deleted: Some(deleted),
-        ..PruneReport::default()
-    })
+    let total = report.space_reclaimed.to_string();
+    let attributes = [("reclaimed".to_owned(), total)].into();
+    engine.events.publish("container", "prune", "", attributes);
+    // Docker's own answer has `null` there, which its clients take for none.
+    report.containers_deleted.get_or_insert_default();
+    respond::json(&report)
 }
 
 /// `POST /containers/{id}/wait`: the headers go out at once, the body at the end.
 pub fn wait(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
+    engine.containers.find(id)?;
     let condition = match req.query("condition") {
         None | Some("not-running") => WaitFor::NotRunning,
         Some("next-exit") => WaitFor::NextExit,
         Some("removed") => WaitFor::Removed,
-        Some(other) => return Err(Error::invalid(format!("invalid condition: \"{other}\""))),
+        Some(other) => return Err(Error::invalid(format!("invalid condition: {other:?}"))),
     };
     let waiting = engine.wait(id, condition)?;
     let (sender, body) = respond::channel();

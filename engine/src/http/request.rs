@@ -106,7 +106,7 @@ impl Req {
         match self.query(key) {
             None => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
-                Error::invalid(format!("parameter {key}: '{text}' is no whole number"))
+                Error::invalid(format!("strconv.Atoi: parsing {text:?}: invalid syntax"))
             }),
         }
     }
@@ -148,13 +148,28 @@ impl Req {
 
     /// The body as JSON; there must be one.
     pub async fn required_json<T: DeserializeOwned + Default>(&mut self) -> Result<T> {
-        let bytes = self.bytes().await?;
+        let bytes = self.json_bytes().await?;
         if bytes.trim_ascii().is_empty() {
             return Err(Error::invalid(
                 "invalid JSON: got EOF while reading request body",
             ));
         }
         self.read_json(&bytes)
+    }
+
+    /// The body of a request that says that it is JSON.
+    async fn json_bytes(&mut self) -> Result<Bytes> {
+        let kind = self.header("content-type").unwrap_or_default().to_owned();
+        let bytes = self.bytes().await?;
+        let named = kind.split(';').next().unwrap_or_default().trim();
+        if kind.is_empty() && bytes.is_empty() || named.eq_ignore_ascii_case("application/json") {
+            return Ok(bytes);
+        }
+        Err(Error::invalid(if kind.is_empty() {
+            "malformed Content-Type header (): mime: no media type".to_owned()
+        } else {
+            format!("unsupported Content-Type header ({kind}): must be 'application/json'")
+        }))
     }
 
     fn read_json<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T> {
@@ -164,7 +179,7 @@ impl Req {
 
     /// The body as JSON; an empty one is the default value.
     pub async fn json<T: DeserializeOwned + Default>(&mut self) -> Result<T> {
-        let bytes = self.bytes().await?;
+        let bytes = self.json_bytes().await?;
         if bytes.trim_ascii().is_empty() {
             return Ok(T::default());
         }

@@ -34,7 +34,7 @@ async fn get(engine: Arc<Engine>, req: Req, path: &[&str]) -> Result<Reply> {
         ["events"] => system::events(e, &req),
         ["system", "df"] => disk_usage::disk_usage(e, &req).await,
         ["containers", "json"] => containers::list(e, &req),
-        ["containers", id, "json"] => containers::inspect(e, id),
+        ["containers", id, "json"] => containers::inspect(e, &req, id),
         ["containers", id, "logs"] => logs::logs(e, &req, id).await,
         ["containers", id, "top"] => containers::top(e, &req, id).await,
         ["containers", id, "stats"] => containers::stats(e, &req, id),

@@ -168,6 +168,48 @@ impl Overlays {
         Ok(changes.collect())
     }
 
+    /// Bytes of the files in the writable layer, each file once.
+    pub fn written(&self, container: &str) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt as _;
+        let mut folders = vec![self.upper(container)];
+        let mut linked = std::collections::BTreeSet::new();
+        let mut bytes = 0;
+        while let Some(folder) = folders.pop() {
+            // What goes away meanwhile counts no more.
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                match entry.metadata() {
+                    Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                    Ok(metadata) if metadata.nlink() < 2 || linked.insert(metadata.ino()) => {
+                        bytes += metadata.len();
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Where its parts lie, by Docker's names.
+    pub fn folders(
+        &self,
+        container: &str,
+        store: &ImageStore,
+        image: Option<&Image>,
+    ) -> std::collections::BTreeMap<String, String> {
+        let text = |path: &Path| path.display().to_string();
+        let layers = image.map(|i| store.layer_dirs(i)).unwrap_or_default();
+        let lower: Vec<String> = layers.iter().map(|l| text(l)).collect();
+        let own = self.folder(container);
+        [
+            ("LowerDir", lower.join(":")),
+            ("MergedDir", text(&own.join("merged"))),
+            ("UpperDir", text(&own.join("upper"))),
+            ("WorkDir", text(&own.join("work"))),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
     fn folder(&self, container: &str) -> PathBuf {
         self.root.join("rootfs").join(container)
     }

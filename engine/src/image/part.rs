@@ -356,6 +356,16 @@ impl Images for LocalImages {
         Ok(self.overlays.list()?)
     }
 
+    fn written(&self, container: &str) -> PartResult<i64> {
+        Ok(signed(self.overlays.written(container)?))
+    }
+
+    fn folders(&self, container: &str, image_id: &str) -> windlass_engine_api::types::StringMap {
+        let image = self.store.resolve(image_id).ok();
+        self.overlays
+            .folders(container, &self.store, image.as_ref())
+    }
+
     async fn changes(&self, container: &str) -> PartResult<Vec<Change>> {
         let image = self.container_image(container)?;
         let (this, container) = (self.clone(), container.to_owned());

@@ -82,6 +82,7 @@ fn set_up(mut inside: Inside, report: RawFd) -> Result<()> {
     let Task {
         process,
         confinement,
+        filter,
         place,
         ..
     } = &inside.task;
@@ -91,7 +92,7 @@ fn set_up(mut inside: Inside, report: RawFd) -> Result<()> {
     };
     limits(confinement)?;
     let prepared = identity::prepare(process, missing)?;
-    identity::confine(confinement, &prepared.identity)?;
+    identity::confine(confinement, filter.as_ref(), &prepared.identity)?;
     let program = find_program(&process.args, &prepared)?;
     execute(inside.control, process, &program, prepared)
 }

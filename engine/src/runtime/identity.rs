@@ -3,9 +3,10 @@
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::{Gid, Uid};
 
+use super::seccomp::{self, Filter};
 use super::task::{Confinement, Process};
 use super::user::{self, Identity};
-use super::{child, seccomp, sys};
+use super::{child, sys};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -89,7 +90,11 @@ fn environment(wanted: &[String], home: &str) -> (Vec<String>, String) {
 }
 
 /// Takes away what the process may not do, for good.
-pub fn confine(confinement: &Confinement, identity: &Identity) -> Result<()> {
+pub fn confine(
+    confinement: &Confinement,
+    filter: Option<&Filter>,
+    identity: &Identity,
+) -> Result<()> {
     let mut allowed = 0;
     for bit in 0..64 {
         // Not set here, not given: whatever is asked for, nobody gets more than the engine has.
@@ -106,10 +111,10 @@ pub fn confine(confinement: &Confinement, identity: &Identity) -> Result<()> {
     if confinement.no_new_privileges {
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).context("set no_new_privs")?;
     }
-    if confinement.seccomp {
-        // Before the capability that it needs is gone; the filter allows everything that follows.
-        seccomp::install(&seccomp::program(confinement.capabilities))
-            .context("install the filter of system calls")?;
+    let install = |filter| seccomp::install(filter).context("install the filter of system calls");
+    if let Some(filter) = filter.filter(|_| !confinement.no_new_privileges) {
+        // Before the capability that it needs is gone; a filter must allow what follows.
+        install(filter)?;
     }
     sys::prctl(libc::PR_SET_KEEPCAPS, 1).context("keep capabilities")?;
     let groups: Vec<Gid> = identity.groups.iter().map(|g| Gid::from_raw(*g)).collect();
@@ -118,7 +123,11 @@ pub fn confine(confinement: &Confinement, identity: &Identity) -> Result<()> {
     nix::unistd::setresgid(gid, gid, gid).context("set the group")?;
     nix::unistd::setresuid(uid, uid, uid).context("set the user")?;
     let kept = if identity.uid == 0 { allowed } else { 0 };
-    sys::set_capabilities(kept).context("set capabilities")
+    sys::set_capabilities(kept).context("set capabilities")?;
+    match filter.filter(|_| confinement.no_new_privileges) {
+        Some(filter) => install(filter),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

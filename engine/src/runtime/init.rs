@@ -23,7 +23,7 @@ pub fn supervise(process: &Process) -> Result<()> {
         sys::default_signals();
         return Ok(());
     };
-    nix::sys::prctl::set_name(c"init").ok();
+    nix::sys::prctl::set_name(c"docker-init").ok();
     sys::close_from(3);
     loop {
         match all.wait() {

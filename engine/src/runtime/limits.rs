@@ -6,7 +6,7 @@ use std::path::Path;
 use fs_err as fs;
 
 use super::cgroup::Group;
-use super::task::Limits;
+use super::task::{Limits, ThrottleKind};
 
 /// Writes all that are set.
 pub fn apply(group: &Group, limits: &Limits) -> Result<()> {
@@ -44,13 +44,7 @@ fn write_if_there(folder: &Path, file: &str, value: String) -> Result<()> {
 }
 
 fn v1(group: &Group, limits: &Limits) -> Result<()> {
-    if let Some(memory) = limits.memory {
-        write(group, "memory", "memory.limit_in_bytes", memory)?;
-        let swap = limits.memory_swap.unwrap_or(memory.saturating_mul(2));
-        if let Some(folder) = group.controller("memory") {
-            write_if_there(&folder, "memory.memsw.limit_in_bytes", swap.to_string())?;
-        }
-    }
+    memory_v1(group, limits)?;
     if let Some(value) = limits.memory_reservation {
         write(group, "memory", "memory.soft_limit_in_bytes", value)?;
     }
@@ -71,7 +65,62 @@ fn v1(group: &Group, limits: &Limits) -> Result<()> {
     if let Some(pids) = limits.pids {
         write(group, "pids", "pids.max", none_is_max(pids))?;
     }
+    if let Some(weight) = limits.io_weight {
+        write(group, "blkio", "blkio.weight", weight)?;
+    }
+    for (device, weight) in &limits.io_weights {
+        write(
+            group,
+            "blkio",
+            "blkio.weight_device",
+            format!("{device} {weight}"),
+        )?;
+    }
+    for throttle in &limits.io_throttles {
+        let file = match throttle.kind {
+            ThrottleKind::ReadBytes => "blkio.throttle.read_bps_device",
+            ThrottleKind::WriteBytes => "blkio.throttle.write_bps_device",
+            ThrottleKind::Reads => "blkio.throttle.read_iops_device",
+            ThrottleKind::Writes => "blkio.throttle.write_iops_device",
+        };
+        write(
+            group,
+            "blkio",
+            file,
+            format!("{} {}", throttle.device, throttle.rate),
+        )?;
+    }
     Ok(())
+}
+
+/// Memory alone can never be more than memory and swap: which of the two is written first depends on what is there.
+fn memory_v1(group: &Group, limits: &Limits) -> Result<()> {
+    const MEMORY: &str = "memory.limit_in_bytes";
+    const BOTH: &str = "memory.memsw.limit_in_bytes";
+    let Some(folder) = group.controller("memory") else {
+        return match limits.memory {
+            Some(memory) => write(group, "memory", MEMORY, memory),
+            None => Ok(()),
+        };
+    };
+    let both = limits
+        .memory_swap
+        .or(limits.memory.map(|m| m.saturating_mul(2)));
+    let now = fs::read_to_string(folder.join(MEMORY)).unwrap_or_default();
+    let now: i64 = now.trim().parse().unwrap_or(i64::MAX);
+    let grows = both.is_some_and(|both| both < 0 || both > now);
+    let write_both = || match both {
+        Some(both) => write_if_there(&folder, BOTH, both.to_string()),
+        None => Ok(()),
+    };
+    if grows {
+        // Above the former sum only now, and what is new may still be too little for it.
+        write_both().ok();
+    }
+    if let Some(memory) = limits.memory {
+        write(group, "memory", MEMORY, memory)?;
+    }
+    write_both()
 }
 
 fn v2(group: &Group, limits: &Limits) -> Result<()> {
@@ -100,7 +149,44 @@ fn v2(group: &Group, limits: &Limits) -> Result<()> {
     if let Some(pids) = limits.pids {
         write(group, "pids", "pids.max", none_is_max(pids))?;
     }
+    io_v2(group, limits)
+}
+
+fn io_v2(group: &Group, limits: &Limits) -> Result<()> {
+    let bfq = group
+        .controller("io")
+        .is_some_and(|folder| folder.join("io.bfq.weight").exists());
+    let (file, scale): (_, fn(u16) -> u64) = if bfq {
+        ("io.bfq.weight", u64::from)
+    } else {
+        ("io.weight", io_weight)
+    };
+    if let Some(weight) = limits.io_weight {
+        write(group, "io", file, scale(weight))?;
+    }
+    for (device, weight) in &limits.io_weights {
+        write(group, "io", file, format!("{device} {}", scale(*weight)))?;
+    }
+    for throttle in &limits.io_throttles {
+        let key = match throttle.kind {
+            ThrottleKind::ReadBytes => "rbps",
+            ThrottleKind::WriteBytes => "wbps",
+            ThrottleKind::Reads => "riops",
+            ThrottleKind::Writes => "wiops",
+        };
+        write(
+            group,
+            "io",
+            "io.max",
+            format!("{} {key}={}", throttle.device, throttle.rate),
+        )?;
+    }
     Ok(())
+}
+
+/// 10–1000 → 1–10000, as runc does it.
+fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990
 }
 
 fn cpuset(group: &Group, limits: &Limits) -> Result<()> {
@@ -132,6 +218,7 @@ mod tests {
 
     #[test]
     fn shares_become_weights() {
+        assert_eq!((io_weight(10), io_weight(1000)), (1, 10_000));
         assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10_000));
         assert_eq!(
             (none_is_max(-1), none_is_max(7)),

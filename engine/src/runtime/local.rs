@@ -14,13 +14,15 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
+use windlass_engine_api::types::HostConfig;
 
 use super::cgroup::{Frozen, Group};
 use super::client::{self, Connection};
 use super::hold::EXIT;
 use super::sys::{self, Recursive};
 use super::task::{Confinement, ExitRecord, Place, Request, Task};
-use super::{SHIM, plan};
+use super::{SHIM, limits, plan};
+
 use crate::container::error::{Error, Result};
 use crate::container::parts::{Attachment, Exit, ProcessSpec, RunSpec, Runtime, Writer};
 
@@ -302,6 +304,12 @@ impl Runtime for LocalRuntime {
 
     async fn resume(&self, id: &str) -> Result<()> {
         Ok(self.group(id).await?.set_frozen(Frozen::No)?)
+    }
+
+    async fn update(&self, id: &str, host: &HostConfig) -> Result<()> {
+        let group = self.group(id).await?;
+        let wanted = plan::limits(host)?;
+        blocking(move || Ok(limits::apply(&group, &wanted)?)).await
     }
 
     async fn attach(&self, id: &str) -> Result<Attachment> {

@@ -8,7 +8,7 @@
 //!
 //! Deliberately absent: images, networks, restart policies, health; user namespaces; systemd as the maker of control groups.
 
-mod capability;
+pub(crate) mod capability;
 mod cgroup;
 mod child;
 mod client;
@@ -27,13 +27,13 @@ mod rootfs;
 mod seccomp;
 mod shim;
 mod sys;
-mod syscalls;
 mod task;
 mod user;
 
 use std::ffi::OsString;
 
 pub use local::LocalRuntime;
+pub(crate) use plan::{MASKED, READONLY};
 
 /// The first argument by which `main` tells a shim from an engine.
 pub const SHIM: &str = "shim";

@@ -9,18 +9,22 @@ use super::capability;
 use super::devices;
 use super::log::JOURNAL;
 use super::mounts;
+use super::seccomp::{self, Filter};
 use super::task::{
     Confinement, Isolation, Limits, LogPlan, Namespace, Place, Process, ResourceLimit, Task,
+    Throttle, ThrottleKind,
 };
 use crate::container::error::{Error, Result};
 use crate::container::log_options::bytes;
 use crate::container::parts::{Netns, ProcessSpec, RunSpec};
+use crate::container::security;
 
 /// The control group that all containers lie in.
 const PARENT: &str = "windlass";
 const DEFAULT_PERIOD: i64 = 100_000;
 
-const MASKED: [&str; 12] = [
+/// Hidden in containers.
+pub const MASKED: [&str; 12] = [
     "/proc/asound",
     "/proc/acpi",
     "/proc/interrupts",
@@ -35,7 +39,8 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
 ];
 
-const READONLY: [&str; 5] = [
+/// Not writable in containers.
+pub const READONLY: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",
     "/proc/irq",
@@ -45,11 +50,13 @@ const READONLY: [&str; 5] = [
 
 /// For a new container.
 pub fn container(spec: &RunSpec) -> Result<Task> {
+    let confinement = confinement(&spec.host)?;
     Ok(Task {
         id: spec.id.clone(),
         cgroup: cgroup_path(&spec.host.cgroup_parent, &spec.id)?,
         process: process(&spec.process, spec.host.init == Some(true)),
-        confinement: confinement(&spec.host)?,
+        filter: filter(&confinement),
+        confinement,
         place: Place::New(Box::new(isolation(spec)?)),
         log: log(spec)?,
     })
@@ -72,6 +79,7 @@ pub fn exec(
         id: id.to_owned(),
         cgroup: cgroup.to_owned(),
         process: process(spec, false),
+        filter: filter(&confinement),
         confinement,
         place: Place::Of(pid),
         log: None,
@@ -96,6 +104,12 @@ fn process(spec: &ProcessSpec, init: bool) -> Process {
     }
 }
 
+fn filter(confinement: &Confinement) -> Option<Filter> {
+    let own = || confinement.profile.clone();
+    let default = || seccomp::default_filter(confinement.capabilities);
+    confinement.seccomp.then(|| own().unwrap_or_else(default))
+}
+
 /// Of a container about which nothing else is known.
 pub fn default_cgroup(id: &str) -> String {
     format!("{PARENT}/{id}")
@@ -118,42 +132,32 @@ fn cgroup_path(parent: &str, id: &str) -> Result<String> {
 }
 
 fn confinement(host: &HostConfig) -> Result<Confinement> {
-    let mut made = Confinement {
-        capabilities: if host.privileged {
-            capability::ALL
-        } else {
-            capability::resolve(&host.cap_add, &host.cap_drop)?
-        },
-        seccomp: !host.privileged,
-        no_new_privileges: false,
+    let options = security::parse(&host.security_opt)?;
+    let capabilities = if host.privileged {
+        capability::ALL
+    } else {
+        capability::resolve(&host.cap_add, &host.cap_drop)?
+    };
+    let (seccomp, profile) = match options.seccomp.as_deref() {
+        Some("unconfined") => (false, None),
+        None | Some("builtin" | "") => (!host.privileged, None),
+        Some(text) => {
+            let profile = seccomp::filter(text, capabilities).map_err(Error::invalid)?;
+            (true, Some(profile))
+        }
+    };
+    Ok(Confinement {
+        capabilities,
+        seccomp,
+        profile,
+        no_new_privileges: options.no_new_privileges,
         limits: host
             .ulimits
             .iter()
             .map(resource_limit)
             .collect::<Result<_>>()?,
         oom_score_adj: host.oom_score_adj,
-    };
-    for option in &host.security_opt {
-        match option.as_str() {
-            "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => {
-                made.no_new_privileges = true;
-            }
-            "no-new-privileges:false" | "no-new-privileges=false" => {}
-            "seccomp=unconfined" | "seccomp:unconfined" => made.seccomp = false,
-            "seccomp=builtin"
-            | "label=disable"
-            | "label:disable"
-            | "apparmor=unconfined"
-            | "apparmor:unconfined" => {}
-            other => {
-                let name = other.split(['=', ':']).next().unwrap_or(other);
-                return Err(Error::invalid(format!(
-                    "security option '{name}' with this value is not supported by windlassd: it has no-new-privileges, seccomp=unconfined and apparmor=unconfined"
-                )));
-            }
-        }
-    }
-    Ok(made)
+    })
 }
 
 fn resource_limit(limit: &Ulimit) -> Result<ResourceLimit> {
@@ -234,13 +238,13 @@ fn isolation(spec: &RunSpec) -> Result<Isolation> {
         readonly: paths(&host.readonly_paths, &READONLY),
         readonly_rootfs: host.readonly_rootfs,
         sysctls: host.sysctls.clone(),
-        limits: limits(host),
+        limits: limits(host)?,
         device_rules: devices.rules,
     })
 }
 
 /// Zeros mean unset.
-fn limits(host: &HostConfig) -> Limits {
+pub fn limits(host: &HostConfig) -> Result<Limits> {
     let positive = |v: i64| (v > 0).then_some(v);
     let period = positive(host.cpu_period).unwrap_or(DEFAULT_PERIOD);
     let cpu = if host.nano_cpus > 0 {
@@ -255,7 +259,13 @@ fn limits(host: &HostConfig) -> Limits {
     } else {
         None
     };
-    Limits {
+    let weights = host.blkio_weight_device.iter();
+    Ok(Limits {
+        io_weight: Some(host.blkio_weight).filter(|w| *w > 0),
+        io_weights: weights
+            .map(|d| Ok((block_device(&d.path)?, d.weight)))
+            .collect::<Result<_>>()?,
+        io_throttles: throttles(host)?,
         memory: positive(host.memory),
         memory_swap: (host.memory_swap != 0).then_some(host.memory_swap),
         memory_reservation: positive(host.memory_reservation),
@@ -266,7 +276,39 @@ fn limits(host: &HostConfig) -> Limits {
         cpuset_cpus: host.cpuset_cpus.clone(),
         cpuset_mems: host.cpuset_mems.clone(),
         pids: host.pids_limit.filter(|v| *v != 0),
+    })
+}
+
+fn throttles(host: &HostConfig) -> Result<Vec<Throttle>> {
+    let kinds = [
+        (ThrottleKind::ReadBytes, &host.blkio_device_read_bps),
+        (ThrottleKind::WriteBytes, &host.blkio_device_write_bps),
+        (ThrottleKind::Reads, &host.blkio_device_read_iops),
+        (ThrottleKind::Writes, &host.blkio_device_write_iops),
+    ];
+    let mut all = Vec::new();
+    for (kind, devices) in kinds {
+        for device in devices {
+            all.push(Throttle {
+                kind,
+                device: block_device(&device.path)?,
+                rate: device.rate,
+            });
+        }
     }
+    Ok(all)
+}
+
+/// `major:minor`.
+fn block_device(path: &str) -> Result<String> {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let metadata = std::fs::metadata(path)
+        .map_err(|_| Error::invalid(format!("no such file or directory: {path}")))?;
+    if !metadata.file_type().is_block_device() {
+        return Err(Error::invalid(format!("{path} is no block device")));
+    }
+    let number = metadata.rdev();
+    Ok(format!("{}:{}", libc::major(number), libc::minor(number)))
 }
 
 fn log(spec: &RunSpec) -> Result<Option<LogPlan>> {
@@ -352,11 +394,12 @@ mod tests {
         let none = limits(&host(|h| {
             h.memory_swappiness = Some(-1);
             h.pids_limit = Some(0);
-        }));
+        }))
+        .unwrap();
         assert_eq!(none, Limits::default());
-        let half = limits(&host(|h| h.nano_cpus = 500_000_000));
+        let half = limits(&host(|h| h.nano_cpus = 500_000_000)).unwrap();
         assert_eq!(half.cpu, Some((50_000, 100_000)));
-        let quota = limits(&host(|h| h.cpu_quota = 20_000));
+        let quota = limits(&host(|h| h.cpu_quota = 20_000)).unwrap();
         assert_eq!(quota.cpu, Some((20_000, 100_000)));
     }
 
@@ -395,12 +438,11 @@ mod tests {
         assert!(plain.seccomp && plain.capabilities == capability::DEFAULT);
         let open = confinement(&host(|h| h.privileged = true)).unwrap();
         assert!(!open.seccomp && open.capabilities == capability::ALL);
-        let odd = host(|h| h.security_opt = vec!["seccomp={\"secret\":1}".to_owned()]);
-        let error = confinement(&odd).unwrap_err().message;
-        assert!(
-            error.contains("'seccomp'") && !error.contains("secret"),
-            "{error}"
-        );
+        let own = |text: &str| host(|h| h.security_opt = vec![format!("seccomp={text}")]);
+        let error = confinement(&own("{\"secret\":1}")).unwrap_err().message;
+        assert!(!error.contains("secret"), "{error}");
+        let allowing = confinement(&own("{\"defaultAction\":\"SCMP_ACT_ALLOW\"}")).unwrap();
+        assert!(allowing.seccomp && filter(&allowing) == allowing.profile);
         let limited = host(|h| {
             h.ulimits = vec![Ulimit {
                 name: "nofile".to_owned(),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::seccomp::Filter;
+
 /// One process to hold.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Task {
@@ -22,6 +24,8 @@ pub struct Task {
     pub place: Place,
     /// Where its output is kept; an exec's is not.
     pub log: Option<LogPlan>,
+    /// What it may ask of the kernel; `None`: everything.
+    pub filter: Option<Filter>,
 }
 
 /// A new container, or one that runs.
@@ -61,8 +65,11 @@ pub struct Process {
 pub struct Confinement {
     /// Capabilities by bit.
     pub capabilities: u64,
-    /// With Docker's default filter of system calls.
+    /// With a filter of system calls.
     pub seccomp: bool,
+    /// The user's own; else it is Docker's default.
+    #[serde(default)]
+    pub profile: Option<Filter>,
     /// `no_new_privs`.
     pub no_new_privileges: bool,
     /// Resource limits.
@@ -201,6 +208,33 @@ pub struct Limits {
     pub cpuset_mems: String,
     /// Processes; -1: no limit.
     pub pids: Option<i64>,
+    /// Share of block I/O, 10–1000.
+    pub io_weight: Option<u16>,
+    /// By device (`major:minor`).
+    pub io_weights: Vec<(String, u16)>,
+    /// What may be done with devices in a second.
+    pub io_throttles: Vec<Throttle>,
+}
+
+/// A limit for a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttle {
+    /// Of what.
+    pub kind: ThrottleKind,
+    /// `major:minor`.
+    pub device: String,
+    /// A second.
+    pub rate: u64,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum ThrottleKind {
+    ReadBytes,
+    WriteBytes,
+    Reads,
+    Writes,
 }
 
 /// Where and how output is kept.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod building;
+mod containers;
 mod surviving;
 mod torture;
 mod volumes;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::json::{nullable, words};
+use crate::json::{null_when_no_entries, nullable, words};
 
 /// What runs in a container.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub struct ContainerConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthConfig>,
     pub image: String,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_no_entries")]
     pub volumes: BTreeMap<String, Empty>,
     pub working_dir: String,
     #[serde(deserialize_with = "words")]
@@ -155,6 +155,11 @@ pub struct ContainerSummary {
 #[allow(missing_docs)]
 pub struct SummaryHostConfig {
     pub network_mode: String,
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub annotations: StringMap,
 }
 
 /// The networks in a list.
@@ -212,5 +217,6 @@ pub struct PruneReport {
     pub networks_deleted: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images_deleted: Option<Vec<ImageDeleted>>,
+    /// Bytes.
     pub space_reclaimed: i64,
 }

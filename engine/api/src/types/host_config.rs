@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::json::nullable;
+use crate::json::{null_when_empty, nullable};
 
 /// Resources, mounts, ports and isolation. Zeros, empty strings and -1 mean unset, as Docker's clients send them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 #[allow(missing_docs)]
 pub struct HostConfig {
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
     pub binds: Vec<String>,
     #[serde(rename = "ContainerIDFile")]
     pub container_id_file: String,
@@ -23,13 +23,13 @@ pub struct HostConfig {
     pub restart_policy: RestartPolicy,
     pub auto_remove: bool,
     pub volume_driver: String,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
     pub volumes_from: Vec<String>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
     pub cap_add: Vec<String>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
     pub cap_drop: Vec<String>,
     pub cgroupns_mode: String,
     #[serde(deserialize_with = "nullable")]
@@ -38,20 +38,20 @@ pub struct HostConfig {
     pub dns_options: Vec<String>,
     #[serde(deserialize_with = "nullable")]
     pub dns_search: Vec<String>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
     pub extra_hosts: Vec<String>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
     pub group_add: Vec<String>,
     pub ipc_mode: String,
     pub cgroup: String,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
     pub links: Vec<String>,
     pub oom_score_adj: i64,
     pub pid_mode: String,
     pub privileged: bool,
     pub publish_all_ports: bool,
     pub readonly_rootfs: bool,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
     pub security_opt: Vec<String>,
     #[serde(
         deserialize_with = "nullable",
@@ -75,13 +75,23 @@ pub struct HostConfig {
     pub runtime: String,
     /// Height and width of the first terminal.
     #[serde(deserialize_with = "nullable")]
-    pub console_size: Vec<u32>,
+    pub console_size: [u32; 2],
     pub isolation: String,
     pub cpu_shares: i64,
     pub memory: i64,
     pub nano_cpus: i64,
     pub cgroup_parent: String,
     pub blkio_weight: u16,
+    #[serde(deserialize_with = "nullable")]
+    pub blkio_weight_device: Vec<WeightDevice>,
+    #[serde(deserialize_with = "nullable")]
+    pub blkio_device_read_bps: Vec<ThrottleDevice>,
+    #[serde(deserialize_with = "nullable")]
+    pub blkio_device_write_bps: Vec<ThrottleDevice>,
+    #[serde(rename = "BlkioDeviceReadIOps", deserialize_with = "nullable")]
+    pub blkio_device_read_iops: Vec<ThrottleDevice>,
+    #[serde(rename = "BlkioDeviceWriteIOps", deserialize_with = "nullable")]
+    pub blkio_device_write_iops: Vec<ThrottleDevice>,
     pub cpu_period: i64,
     pub cpu_quota: i64,
     pub cpu_realtime_period: i64,
@@ -90,9 +100,9 @@ pub struct HostConfig {
     pub cpuset_mems: String,
     #[serde(deserialize_with = "nullable")]
     pub devices: Vec<DeviceMapping>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
     pub device_cgroup_rules: Vec<String>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
     pub device_requests: Vec<serde_json::Value>,
     pub memory_reservation: i64,
     pub memory_swap: i64,
@@ -101,10 +111,16 @@ pub struct HostConfig {
     pub pids_limit: Option<i64>,
     #[serde(deserialize_with = "nullable")]
     pub ulimits: Vec<Ulimit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Windows only, as the three after it.
+    pub cpu_count: i64,
+    pub cpu_percent: i64,
+    #[serde(rename = "IOMaximumIOps")]
+    pub io_maximum_iops: u64,
+    #[serde(rename = "IOMaximumBandwidth")]
+    pub io_maximum_bandwidth: u64,
     pub masked_paths: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub readonly_paths: Option<Vec<String>>,
     #[serde(
         deserialize_with = "nullable",
@@ -261,6 +277,26 @@ pub struct DeviceMapping {
     pub path_on_host: String,
     pub path_in_container: String,
     pub cgroup_permissions: String,
+}
+
+/// A device's share of block I/O, against others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct WeightDevice {
+    /// The device file on the host.
+    pub path: String,
+    /// 10–1000.
+    pub weight: u16,
+}
+
+/// The most that a container may do with a device in a second.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ThrottleDevice {
+    /// The device file on the host.
+    pub path: String,
+    /// Bytes or operations.
+    pub rate: u64,
 }
 
 /// A resource limit.

@@ -134,13 +134,28 @@ pub struct NetworkSettings {
     pub sandbox_key: String,
     #[serde(deserialize_with = "nullable")]
     pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
+    pub hairpin_mode: bool,
+    #[serde(rename = "LinkLocalIPv6Address")]
+    pub link_local_ipv6_address: String,
+    #[serde(rename = "LinkLocalIPv6PrefixLen")]
+    pub link_local_ipv6_prefix_len: u8,
+    #[serde(rename = "SecondaryIPAddresses")]
+    pub secondary_ip_addresses: Option<Vec<serde_json::Value>>,
+    #[serde(rename = "SecondaryIPv6Addresses")]
+    pub secondary_ipv6_addresses: Option<Vec<serde_json::Value>>,
     #[serde(rename = "EndpointID")]
     pub endpoint_id: String,
     pub gateway: String,
+    #[serde(rename = "GlobalIPv6Address")]
+    pub global_ipv6_address: String,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    pub global_ipv6_prefix_len: u8,
     #[serde(rename = "IPAddress")]
     pub ip_address: String,
     #[serde(rename = "IPPrefixLen")]
     pub ip_prefix_len: u8,
+    #[serde(rename = "IPv6Gateway")]
+    pub ipv6_gateway: String,
     pub mac_address: String,
     #[serde(deserialize_with = "nullable")]
     pub networks: BTreeMap<String, EndpointSettings>,

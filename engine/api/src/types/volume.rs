@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::json::{null_when_empty, nullable};
+use crate::json::{null_when_no_entries, nullable};
 
 /// A volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,11 +12,11 @@ use crate::json::{null_when_empty, nullable};
 pub struct Volume {
     pub created_at: String,
     pub driver: String,
-    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_no_entries")]
     pub labels: StringMap,
     pub mountpoint: String,
     pub name: String,
-    #[serde(deserialize_with = "nullable", serialize_with = "null_when_empty")]
+    #[serde(deserialize_with = "nullable", serialize_with = "null_when_no_entries")]
     pub options: StringMap,
     pub scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]

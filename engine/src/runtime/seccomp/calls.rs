@@ -1,9 +1,6 @@
 //! Docker's default list of system calls: what is allowed always, and what with a capability.
 
-use super::capability::has;
-
-/// Without namespaces in its flags it cannot be told from one with them, as they are in memory.
-pub const CLONE3: i64 = 435;
+use crate::runtime::capability::has;
 
 /// On both architectures, by name.
 const ALWAYS: &[i64] = &[
@@ -395,4 +392,130 @@ pub fn allowed(capabilities: u64) -> Vec<i64> {
         .chain(with)
         .copied()
         .collect()
+}
+
+/// Calls that only 32-bit machines have.
+const NARROW: &[&str] = &[
+    "_llseek",
+    "_newselect",
+    "chown32",
+    "clock_adjtime64",
+    "clock_getres_time64",
+    "clock_gettime64",
+    "clock_nanosleep_time64",
+    "fadvise64_64",
+    "fchown32",
+    "fcntl64",
+    "fstat64",
+    "fstatat64",
+    "fstatfs64",
+    "ftruncate64",
+    "futex_time64",
+    "getegid32",
+    "geteuid32",
+    "getgid32",
+    "getgroups32",
+    "getresgid32",
+    "getresuid32",
+    "getuid32",
+    "io_pgetevents_time64",
+    "ipc",
+    "lchown32",
+    "lstat64",
+    "mmap2",
+    "mq_timedreceive_time64",
+    "mq_timedsend_time64",
+    "ppoll_time64",
+    "pselect6_time64",
+    "recv",
+    "recvmmsg_time64",
+    "rt_sigtimedwait_time64",
+    "sched_rr_get_interval_time64",
+    "semtimedop_time64",
+    "send",
+    "sendfile64",
+    "setfsgid32",
+    "setfsuid32",
+    "setgid32",
+    "setgroups32",
+    "setregid32",
+    "setresgid32",
+    "setresuid32",
+    "setreuid32",
+    "setuid32",
+    "sigprocmask",
+    "sigreturn",
+    "socketcall",
+    "stat64",
+    "statfs64",
+    "timer_gettime64",
+    "timer_settime64",
+    "timerfd_gettime64",
+    "timerfd_settime64",
+    "truncate64",
+    "ugetrlimit",
+    "utimensat_time64",
+    "waitpid",
+    // Of ARM.
+    "arm_fadvise64_64",
+    "arm_sync_file_range",
+    "breakpoint",
+    "cacheflush",
+    "set_tls",
+    "sync_file_range2",
+    // Left out of younger machines, and allowed on older ones.
+    "access",
+    "alarm",
+    "chmod",
+    "chown",
+    "creat",
+    "dup2",
+    "epoll_create",
+    "epoll_wait",
+    "eventfd",
+    "fork",
+    "futimesat",
+    "getdents",
+    "getpgrp",
+    "inotify_init",
+    "io_pgetevents",
+    "lchown",
+    "link",
+    "lstat",
+    "mkdir",
+    "mknod",
+    "open",
+    "pause",
+    "pipe",
+    "poll",
+    "readlink",
+    "rename",
+    "rmdir",
+    "rseq",
+    "select",
+    "signalfd",
+    "stat",
+    "symlink",
+    "time",
+    "unlink",
+    "utime",
+    "utimes",
+    "vfork",
+    "recv",
+    "send",
+    "newfstatat",
+    "mmap",
+    "pread64",
+    "pwrite64",
+];
+
+/// What a 32-bit process with these capabilities may call besides; on the native machine these are allowed or missing.
+pub fn narrow(capabilities: u64) -> Vec<&'static str> {
+    let mut names = NARROW.to_vec();
+    for (capability, name) in [("SYS_ADMIN", "umount"), ("SYS_TIME", "stime")] {
+        if has(capabilities, capability) {
+            names.push(name);
+        }
+    }
+    names
 }
