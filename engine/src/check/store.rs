@@ -32,7 +32,7 @@ pub fn images(scene: &Scene, findings: &mut Vec<Finding>) -> anyhow::Result<()> 
         let file = name(&path);
         let Some(id) = file.strip_suffix(".json").filter(|id| !id.contains('.')) else {
             let owner = file.split('.').next().unwrap_or_default();
-            if !path.with_file_name(format!("{owner}.json")).exists() {
+            if file.ends_with(".new") || !path.with_file_name(format!("{owner}.json")).exists() {
                 let what = format!("image file {} belongs to no image", path.display());
                 findings.push(Finding::new(what, Mend::RemoveFile(path)));
             }

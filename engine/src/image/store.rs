@@ -211,6 +211,24 @@ impl ImageStore {
             tracing::info!(diff_id, "removing a layer of no image");
             self.layers.remove(diff_id)?;
         }
+        self.sweep_files()
+    }
+
+    /// What is kept beside an image comes before it and goes after it; a file with another ending was never finished.
+    fn sweep_files(&self) -> Result<()> {
+        let folder = self.root.join("images");
+        let files = fs_err::read_dir(&folder)?.chain(fs_err::read_dir(&self.root)?);
+        for entry in files {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let owner = name.split('.').next().unwrap_or_default();
+            let beside = path.parent() == Some(&folder);
+            let unfinished = name.ends_with(".new") && (beside || owner == "repositories");
+            if unfinished || beside && !folder.join(format!("{owner}.json")).exists() {
+                tracing::info!(file = %path.display(), "removing what belongs to no image");
+                fs_err::remove_file(&path)?;
+            }
+        }
         Ok(())
     }
 
@@ -432,8 +450,23 @@ pub(in crate::image) mod tests {
             .unwrap();
         let unfinished = store.layers().begin().unwrap();
         std::mem::forget(unfinished);
+        let lost = "3".repeat(64);
+        for file in [
+            format!("images/{lost}.meta.json"),
+            format!("images/{lost}.0.new"),
+            "repositories.0.new".to_owned(),
+        ] {
+            fs_err::write(root.path().join(file), "").unwrap();
+        }
+        let before = fs_err::read_dir(root.path()).unwrap().count();
         let store = ImageStore::open(root.path(), RegistryConfig::default()).unwrap();
         assert_eq!(store.layers().list().unwrap().len(), 1);
+        let after = fs_err::read_dir(root.path()).unwrap().count();
+        assert_eq!(after, before - 1);
+        for entry in fs_err::read_dir(root.path().join("images")).unwrap() {
+            let name = entry.unwrap().file_name();
+            assert!(!name.to_string_lossy().starts_with(&lost));
+        }
         assert_eq!(
             fs_err::read_dir(root.path().join("tmp")).unwrap().count(),
             0
