@@ -55,10 +55,10 @@ impl Engine {
             comment: wanted.comment.clone(),
             author: wanted.author,
         };
-        let pause = wanted.pause && record.state.status == Status::Running;
-        if pause {
-            self.runtime.pause(&record.id).await?;
-        }
+        // One that ends at this very moment stands still without our help.
+        let pause = wanted.pause
+            && record.state.status == Status::Running
+            && self.runtime.pause(&record.id).await.is_ok();
         let made = self.images.commit(commit).await;
         if pause && let Err(error) = self.runtime.resume(&record.id).await {
             tracing::warn!(id = record.id, %error, "going on after a commit");

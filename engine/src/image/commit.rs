@@ -20,15 +20,27 @@ use super::{
 use crate::container::error::{Error as PartError, Result as PartResult};
 use crate::container::parts::Commit;
 
-/// Instructions of a Dockerfile that only a build understands.
-const ONLY_IN_BUILDS: [&str; 3] = ["SHELL", "MAINTAINER", "ARG"];
+/// Instructions of a Dockerfile that make sense outside of builds.
+const CHANGES: [&str; 11] = [
+    "cmd",
+    "entrypoint",
+    "env",
+    "expose",
+    "healthcheck",
+    "label",
+    "onbuild",
+    "stopsignal",
+    "user",
+    "volume",
+    "workdir",
+];
 
 /// Applies `--change` instructions, those that Docker takes outside of builds.
 pub(super) fn change(config: &mut ImageConfig, changes: &[String]) -> PartResult<()> {
     for line in changes {
         let word = line.split_whitespace().next().unwrap_or_default();
-        if ONLY_IN_BUILDS.contains(&word.to_ascii_uppercase().as_str()) {
-            let word = word.to_ascii_lowercase();
+        let word = word.to_ascii_lowercase();
+        if !word.is_empty() && !CHANGES.contains(&word.as_str()) {
             return Err(PartError::invalid(format!(
                 "{word} is not a valid change command"
             )));

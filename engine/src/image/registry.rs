@@ -213,6 +213,11 @@ impl Registry {
         }
     }
 
+    /// Mirrors, then the registry itself.
+    pub(super) fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
     /// The registry itself, which is not a mirror.
     pub(super) fn endpoint(&self) -> &str {
         self.endpoints.last().map_or("", String::as_str)

@@ -132,13 +132,22 @@ impl Registry {
         self.accepted(&url, response).await.map(drop)
     }
 
-    /// A manifest and its media type, from the registry itself.
+    /// A manifest and its media type, from the first endpoint that has it.
     pub(super) async fn described(&self, target: &str) -> Result<(RawManifest, String)> {
-        let url = self.own(&format!("manifests/{target}"));
+        let mut last = None;
+        for endpoint in self.endpoints() {
+            match self.described_by(endpoint, target).await {
+                Ok(found) => return Ok(found),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::Unsupported("no registry to ask".into())))
+    }
+
+    async fn described_by(&self, endpoint: &str, target: &str) -> Result<(RawManifest, String)> {
+        let url = format!("{endpoint}/v2/{}/manifests/{target}", self.repository());
         let response = self
-            .send(self.endpoint(), |http| {
-                http.get(&url).header(ACCEPT, ACCEPTED)
-            })
+            .send(endpoint, |http| http.get(&url).header(ACCEPT, ACCEPTED))
             .await?;
         let response = self.accepted(&url, response).await?;
         let text = |name: &str| {
@@ -151,16 +160,27 @@ impl Registry {
         Ok((RawManifest { bytes, digest }, kind))
     }
 
-    /// All tags of the repository.
+    /// All tags of the repository, from the first endpoint that has some.
     pub(super) async fn tags(&self) -> Result<Vec<String>> {
+        let mut last = None;
+        for endpoint in self.endpoints() {
+            match self.tags_at(endpoint).await {
+                Ok(tags) => return Ok(tags),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::Unsupported("no registry to ask".into())))
+    }
+
+    async fn tags_at(&self, endpoint: &str) -> Result<Vec<String>> {
         #[derive(Deserialize)]
         struct Page {
             tags: Option<Vec<String>>,
         }
-        let mut url = self.own("tags/list");
+        let mut url = format!("{endpoint}/v2/{}/tags/list", self.repository());
         let mut tags = Vec::new();
         for _ in 0..MAX_PAGES {
-            let response = self.send(self.endpoint(), |http| http.get(&url)).await?;
+            let response = self.send(endpoint, |http| http.get(&url)).await?;
             let response = self.check(&url, response)?;
             let next = response
                 .headers()

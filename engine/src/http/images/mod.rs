@@ -98,7 +98,9 @@ fn inspected_for(image: &mut Value, version: (u32, u32)) -> Result<()> {
     }
     let fields = image.as_object_mut();
     let Some(fields) = fields else { return Ok(()) };
-    if version >= (1, 45) {
+    // Of a commit they are known, and clients of every version look for them.
+    let made_here = fields.get("Container").is_some_and(|id| id != "");
+    if version >= (1, 45) && !made_here {
         fields.remove("Container");
         fields.remove("ContainerConfig");
     } else if fields["ContainerConfig"].is_null() {

@@ -7,6 +7,28 @@ use windlass_engine_api::types::{ErrorDetail, Progress};
 use super::super::respond::{self, Reply};
 use crate::container::error::{Error, Result};
 
+/// As in Docker an archive's error is told in the stream always, even if it is all there is.
+pub(super) fn with_errors_inside(reply: Result<Reply>) -> Result<Reply> {
+    let error = match reply {
+        Err(error) => error,
+        reply => return reply,
+    };
+    let line = serde_json::to_string(&failure(error)).map_err(Error::internal)?;
+    let body = respond::full(line + "\r\n");
+    Ok(respond::typed(StatusCode::OK, "application/json", body))
+}
+
+fn failure(error: Error) -> Progress {
+    Progress {
+        error_detail: Some(ErrorDetail {
+            code: None,
+            message: error.message.clone(),
+        }),
+        error: error.message,
+        ..Progress::default()
+    }
+}
+
 /// Runs `work`, whose progress is the answer. An error before the first line is the request's own.
 pub async fn with_progress<F, Fut>(work: F) -> Result<Reply>
 where
@@ -53,17 +75,7 @@ where
             Ok(Err(error)) => error,
             Err(join) => Error::internal(join),
         };
-        let detail = ErrorDetail {
-            code: None,
-            message: error.message.clone(),
-        };
-        body_sender
-            .send_json(&Progress {
-                error: error.message,
-                error_detail: Some(detail),
-                ..Progress::default()
-            })
-            .await;
+        body_sender.send_json(&failure(error)).await;
     });
     Ok(respond::typed(StatusCode::OK, "application/json", body))
 }

@@ -10,6 +10,7 @@ use windlass_engine_api::types::Progress;
 use super::super::archive::reader;
 use super::super::request::Req;
 use super::super::respond::{self, Reply};
+use super::progress::with_errors_inside;
 use super::registry::credentials;
 use super::{familiar, named, with_progress};
 use crate::container::Engine;
@@ -114,13 +115,13 @@ async fn downloaded(source: &str, progress: &ProgressSink) -> Result<Reader> {
 pub async fn load(engine: &Arc<Engine>, req: &mut Req) -> Result<Reply> {
     let archive = reader(req);
     let engine = engine.clone();
-    with_progress(move |progress| async move {
+    let reply = with_progress(move |progress| async move {
         for id in engine.images.load(archive, progress).await? {
             engine.tell_image("load", &id, &id);
         }
         Ok(())
-    })
-    .await
+    });
+    with_errors_inside(reply.await)
 }
 
 /// `GET /images/get`.
