@@ -9,12 +9,33 @@ use crate::image::{ImageConfig, RunConfig};
 /// The shell of shell forms where SHELL names no other.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
+/// Where `$NAME` means a variable.
+const VARIABLES_IN: [&str; 7] = [
+    "ENV",
+    "LABEL",
+    "EXPOSE",
+    "USER",
+    "WORKDIR",
+    "VOLUME",
+    "STOPSIGNAL",
+];
+
 /// Applies `--change` instructions, as of `docker import`.
 pub fn apply_changes(config: &mut ImageConfig, changes: &[String]) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
-    for instruction in parse(&changes.join("\n"))? {
+    for mut instruction in parse(&changes.join("\n"))? {
+        if VARIABLES_IN.contains(&instruction.keyword.as_str()) {
+            let env = &config.config.env;
+            instruction.text = super::expand::expand(&instruction.text, &|name| {
+                let line = |line: &String| {
+                    let value = line.strip_prefix(name)?.strip_prefix('=')?;
+                    Some(value.to_owned())
+                };
+                env.iter().find_map(line)
+            })?;
+        }
         if !apply(config, &instruction)? {
             return Err(Error::invalid(format!(
                 "{} is not a valid change command",
@@ -285,6 +306,13 @@ mod tests {
             ),
             (Some("SIGINT"), 1, "y")
         );
+    }
+
+    #[test]
+    fn a_change_sees_the_environment() {
+        let config = applied("ENV PATH=/bin\nENV PATH=/usr/bin:$PATH\nCMD echo $PATH");
+        assert_eq!(config.config.env, ["PATH=/usr/bin:/bin"]);
+        assert_eq!(config.config.cmd.unwrap()[2], "echo $PATH");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Loaded {
     pub id: String,
     /// The names that it got.
     pub names: Vec<String>,
+    /// Names that another image had until now, and that image's id.
+    pub moved: Vec<(String, String)>,
 }
 
 impl ImageStore {
@@ -77,11 +79,17 @@ impl ImageStore {
             self.load_layer(root, layer, diff_id)?;
         }
         let id = self.add(&config, &ImageMeta::default())?;
+        let mut moved = Vec::new();
         for name in &names {
+            let former = self.resolve(&name.to_string()).ok();
+            if let Some(former) = former.filter(|former| former.id != id) {
+                moved.push((name.familiar(), former.id));
+            }
             self.tag(&id, name)?;
         }
         Ok(Loaded {
             id,
+            moved,
             names: names.iter().map(Reference::familiar).collect(),
         })
     }
@@ -249,8 +257,16 @@ fn by_magic<'a>(magic: &[u8], archive: impl Read + 'a) -> Result<Box<dyn Read + 
             ruzstd::decoding::StreamingDecoder::new(archive)
                 .map_err(|error| Error::Archive(format!("zstd: {error}")))?,
         ),
+        [0xfd, b'7', b'z', b'X'] => return Err(unread("xz")),
+        [b'B', b'Z', b'h', _] => return Err(unread("bzip2")),
         _ => Box::new(std::io::BufReader::with_capacity(1 << 16, archive)),
     })
+}
+
+fn unread(kind: &str) -> Error {
+    Error::Unsupported(format!(
+        "the archive is compressed by {kind}, which windlassd does not read: use gzip or zstd"
+    ))
 }
 
 /// A tar of the files given, for tests and for images made in memory.

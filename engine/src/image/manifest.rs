@@ -38,6 +38,14 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
+/// Systems that are known by their name alone.
+const SYSTEMS: [&str; 6] = ["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd"];
+/// Architectures that are known by their name alone.
+const ARCHITECTURES: [&str; 11] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips64", "mips64le", "ppc64", "ppc64le", "riscv64",
+    "s390x",
+];
+
 impl Platform {
     /// What this process runs on.
     pub fn host() -> Self {
@@ -51,6 +59,55 @@ impl Platform {
             architecture: architecture.into(),
             variant: None,
         }
+    }
+
+    /// Reads `os/architecture[/variant]`, or one of the two words.
+    pub fn parse(text: &str) -> super::Result<Self> {
+        let known = |list: &[&str], word: &str| list.contains(&word);
+        let unknown = || {
+            super::Error::Invalid(format!(
+                "\"{text}\": unknown operating system or architecture: invalid argument"
+            ))
+        };
+        let lower = text.to_ascii_lowercase();
+        let words: Vec<&str> = lower.split('/').collect();
+        let sane = |word: &&str| {
+            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+            !word.is_empty() && word.bytes().all(legal)
+        };
+        if !words.iter().all(sane) {
+            return Err(super::Error::Invalid(format!(
+                "\"{text}\" is an invalid component of a platform specifier: invalid argument"
+            )));
+        }
+        let host = Self::host();
+        let (os, architecture, variant) = match words[..] {
+            [os] if known(&SYSTEMS, os) => {
+                return Ok(Self {
+                    os: os.to_owned(),
+                    ..host
+                });
+            }
+            [word] => (host.os.as_str(), word, None),
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant)),
+            _ => return Err(unknown()),
+        };
+        let (architecture, variant) = match (architecture, variant) {
+            ("x86_64" | "x86-64", variant) => ("amd64", variant),
+            ("aarch64", _) | ("arm64", Some("v8" | "8")) => ("arm64", None),
+            ("armhf", _) => ("arm", Some("v7")),
+            ("armel", _) => ("arm", Some("v6")),
+            other => other,
+        };
+        if words.len() == 1 && !known(&ARCHITECTURES, architecture) {
+            return Err(unknown());
+        }
+        Ok(Self {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(str::to_owned),
+        })
     }
 
     /// Whether something for `offered` runs where `self` is wanted.
@@ -224,4 +281,34 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_read() {
+        let read = |text: &str| {
+            let platform = Platform::parse(text).map_err(|error| error.to_string())?;
+            let variant = platform.variant.unwrap_or_default();
+            Ok::<_, String>(format!(
+                "{}/{}/{variant}",
+                platform.os, platform.architecture
+            ))
+        };
+        for (text, wanted) in [
+            ("linux/amd64", "linux/amd64/"),
+            ("linux/arm64/v8", "linux/arm64/"),
+            ("linux/arm/v7", "linux/arm/v7"),
+            ("arm64", "linux/arm64/"),
+            ("linux/aarch64", "linux/arm64/"),
+        ] {
+            assert_eq!(read(text).as_deref(), Ok(wanted), "{text}");
+        }
+        for bad in ["foobar", "a/b/c/d", "linux/", "linux/a b"] {
+            let error = read(bad).unwrap_err();
+            assert!(error.ends_with("invalid argument"), "{error}");
+        }
+    }
 }

@@ -21,6 +21,8 @@ const MAX_NAME: usize = 1 << 20;
 const RAW: u8 = b'R';
 /// Content of a file: its length, the length of its path, the path.
 const FILE: u8 = b'F';
+/// So many zeros: what is behind an archive's end may be long.
+const ZEROS: u8 = b'Z';
 /// Nothing more.
 const END: u8 = b'E';
 
@@ -77,6 +79,8 @@ struct Recorder {
     at: At,
     /// Bytes not written yet: part of a header, or raw ones.
     raw: Vec<u8>,
+    /// Behind the end, not written yet either; they follow `raw`.
+    zeros: u64,
     header: Vec<u8>,
     kept: Vec<u8>,
     long_name: Option<Vec<u8>>,
@@ -92,6 +96,7 @@ impl Recorder {
             out: GzEncoder::new(buffered, Compression::fast()),
             at: At::Header,
             raw: Vec::new(),
+            zeros: 0,
             header: Vec::with_capacity(BLOCK),
             kept: Vec::new(),
             long_name: None,
@@ -132,7 +137,13 @@ impl Recorder {
                     n
                 }
                 At::Tail => {
-                    self.raw.extend_from_slice(bytes);
+                    if bytes.iter().all(|byte| *byte == 0) {
+                        self.flush_raw()?;
+                        self.zeros += bytes.len() as u64;
+                    } else {
+                        self.flush_zeros()?;
+                        self.raw.extend_from_slice(bytes);
+                    }
                     bytes.len()
                 }
             };
@@ -229,8 +240,18 @@ impl Recorder {
         Ok(())
     }
 
+    fn flush_zeros(&mut self) -> io::Result<()> {
+        if self.zeros > 0 {
+            self.out.write_all(&[ZEROS])?;
+            self.out.write_all(&self.zeros.to_le_bytes())?;
+            self.zeros = 0;
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> io::Result<()> {
         let header = std::mem::take(&mut self.header);
+        self.flush_zeros()?;
         self.raw.extend_from_slice(&header);
         self.flush_raw()?;
         self.out.write_all(&[END])?;
@@ -302,6 +323,10 @@ pub(super) fn replay(record: &Path, folder: &Path, mut out: impl Write) -> Resul
                 let length = long(&mut record)?;
                 let path = path(&mut record)?;
                 copy_exactly(open_inside(folder, &path)?, length, &mut out)?;
+            }
+            ZEROS => {
+                let length = long(&mut record)?;
+                copy_exactly(io::repeat(0), length, &mut out)?;
             }
             END => return Ok(out.flush()?),
             _ => return Err(Error::Unsupported("the layer's record is broken".into())),

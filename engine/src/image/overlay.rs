@@ -141,6 +141,13 @@ impl Overlays {
         self.folder(container).join("upper")
     }
 
+    /// Keeps an image for a container that has no writable layer yet.
+    pub(super) fn claim(&self, container: &str, image: &str) -> Result<()> {
+        let folder = self.folder(container);
+        fs_err::create_dir_all(&folder)?;
+        Ok(fs_err::write(folder.join("image"), image)?)
+    }
+
     /// Writable layers, and the images that they lie on.
     pub fn images_in_use(&self) -> Result<BTreeMap<String, String>> {
         let mut images = BTreeMap::new();

@@ -33,10 +33,19 @@ pub struct LocalImages {
 impl LocalImages {
     /// Opens or makes everything under `root`.
     pub fn open(root: &Path, registries: RegistryConfig) -> super::Result<Self> {
-        Ok(Self {
+        let this = Self {
             store: Arc::new(ImageStore::open(root, registries)?),
             overlays: Overlays::open(root)?,
-        })
+        };
+        this.release()?;
+        Ok(this)
+    }
+
+    /// Removed images go when the last container that was made from them goes.
+    fn release(&self) -> super::Result<()> {
+        let used = self.overlays.images_in_use()?;
+        self.store
+            .release(|id| used.values().any(|image| image == id))
     }
 
     /// Users of images that are no containers of clients: the steps of builds that run right now.
@@ -55,7 +64,7 @@ impl LocalImages {
 
     pub(super) fn container_image(&self, container: &str) -> PartResult<Image> {
         let id = fs_err::read_to_string(self.overlays.upper(container).with_file_name("image"))?;
-        Ok(self.store.resolve(&id)?)
+        Ok(self.store.image_of_container(&id)?)
     }
 }
 
@@ -100,30 +109,23 @@ pub(super) fn tag_of(name: &str) -> PartResult<Reference> {
             "refusing to create a tag with a digest reference",
         ));
     }
+    if name.full_name() == "docker.io/library/sha256" {
+        return Err(PartError::invalid(
+            "refusing to create an ambiguous tag using digest algorithm as name",
+        ));
+    }
     Ok(name)
+}
+
+fn platform(text: Option<&str>) -> PartResult<Platform> {
+    let text = text.filter(|text| !text.is_empty());
+    Ok(text.map_or_else(|| Ok(Platform::host()), Platform::parse)?)
 }
 
 /// Whether the reference has a tag or a digest.
 fn names_one(reference: &str) -> bool {
     let last = reference.rsplit('/').next().unwrap_or(reference);
     last.contains([':', '@'])
-}
-
-fn platform(text: Option<&str>) -> PartResult<Platform> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else {
-        return Ok(Platform::host());
-    };
-    let mut words = text.split('/').map(str::to_owned);
-    match (words.next(), words.next(), words.next(), words.next()) {
-        (Some(os), Some(architecture), variant, None) => Ok(Platform {
-            os,
-            architecture,
-            variant,
-        }),
-        _ => Err(PartError::invalid(format!(
-            "invalid platform {text:?}: use OS/ARCH, like linux/amd64"
-        ))),
-    }
 }
 
 fn answered(removal: Removal) -> ImagesRemoved {
@@ -215,10 +217,14 @@ impl Images for LocalImages {
         let archive = SyncIoBridge::new(archive);
         let loaded = blocking(move || store.load(archive)).await?;
         for image in &loaded {
-            let mut lines: Vec<String> = image
-                .names
-                .iter()
-                .map(|name| format!("Loaded image: {name}\n"))
+            let moved = image.moved.iter().map(|(name, former)| {
+                format!(
+                    "The image {name} already exists, renaming the old one with ID {former} to empty string\n"
+                )
+            });
+            let named = image.names.iter();
+            let mut lines: Vec<String> = moved
+                .chain(named.map(|name| format!("Loaded image: {name}\n")))
                 .collect();
             if lines.is_empty() {
                 lines.push(format!("Loaded image ID: {}\n", image.id));
@@ -298,7 +304,16 @@ impl Images for LocalImages {
     ) -> PartResult<ImagesRemoved> {
         let (store, users) = (Arc::clone(&self.store), self.with_builds(users)?);
         let reference = reference.to_owned();
-        let removal = blocking(move || store.remove(&reference, options, &users));
+        let overlays = self.overlays.clone();
+        let removal = blocking(move || {
+            if options.force {
+                let id = store.resolve(&reference)?.id;
+                for user in users.iter().filter(|user| user.image == id) {
+                    overlays.claim(&user.container, &id)?;
+                }
+            }
+            store.remove(&reference, options, &users)
+        });
         Ok(answered(removal.await?))
     }
 
@@ -336,8 +351,11 @@ impl Images for LocalImages {
     async fn mount(&self, container: &str, image_id: &str) -> PartResult<PathBuf> {
         let (this, container, image_id) = (self.clone(), container.to_owned(), image_id.to_owned());
         blocking(move || {
-            this.overlays
-                .mount(&container, &this.store, &this.store.resolve(&image_id)?)
+            this.overlays.mount(
+                &container,
+                &this.store,
+                &this.store.image_of_container(&image_id)?,
+            )
         })
         .await
     }
@@ -348,8 +366,12 @@ impl Images for LocalImages {
     }
 
     async fn discard(&self, container: &str) -> PartResult<()> {
-        let (overlays, container) = (self.overlays.clone(), container.to_owned());
-        blocking(move || overlays.discard(&container)).await
+        let (this, container) = (self.clone(), container.to_owned());
+        blocking(move || {
+            this.overlays.discard(&container)?;
+            this.release()
+        })
+        .await
     }
 
     fn root_file_systems(&self) -> PartResult<Vec<String>> {

@@ -187,7 +187,7 @@ impl ImageStore {
             self.forget(key)?;
             done.untagged(key, image);
         }
-        self.erase(image, done)?;
+        self.erase(image, users, done)?;
         let parent = image
             .meta
             .parent
@@ -250,8 +250,12 @@ impl ImageStore {
     }
 
     /// The image's files, and the layers that no other image has and nobody is about to use.
-    fn erase(&self, image: &Image, done: &mut Removal) -> Result<()> {
-        self.forget_files(&image.id)?;
+    fn erase(&self, image: &Image, users: &[ImageUser], done: &mut Removal) -> Result<()> {
+        if users.iter().any(|user| user.image == image.id) {
+            self.hide(&image.id)?;
+        } else {
+            self.forget_files(&image.id)?;
+        }
         done.told.push(Told {
             action: "delete",
             image: image.clone(),
@@ -262,10 +266,7 @@ impl ImageStore {
             .iter()
             .flat_map(|other| LayerStore::chains(&other.config.rootfs.diff_ids))
             .collect();
-        let kept: BTreeSet<&String> = others
-            .iter()
-            .flat_map(|other| &other.config.rootfs.diff_ids)
-            .collect();
+        let kept = self.layers_of_images()?;
         let mine = &image.config.rootfs.diff_ids;
         for (diff_id, chain) in mine.iter().zip(LayerStore::chains(mine)).rev() {
             if !kept.contains(diff_id) {

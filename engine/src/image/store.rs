@@ -203,10 +203,7 @@ impl ImageStore {
             self.save_names(&mut names, before)?;
         }
         drop(names);
-        let kept: BTreeSet<String> = images
-            .into_iter()
-            .flat_map(|image| image.config.rootfs.diff_ids)
-            .collect();
+        let kept = self.layers_of_images()?;
         for diff_id in self.layers.list()?.iter().filter(|id| !kept.contains(*id)) {
             tracing::info!(diff_id, "removing a layer of no image");
             self.layers.remove(diff_id)?;
@@ -307,6 +304,68 @@ impl ImageStore {
         Ok(fs_err::remove_file(self.meta_path(id))?)
     }
 
+    /// Takes an image out of sight, but not from the containers that were made from it.
+    pub(super) fn hide(&self, id: &str) -> Result<()> {
+        fs_err::rename(self.config_path(id), self.hidden_path(id))?;
+        Ok(fs_err::remove_file(self.meta_path(id))?)
+    }
+
+    /// The image of a container, even if it is removed.
+    pub fn image_of_container(&self, id: &str) -> Result<Image> {
+        match self.image(id) {
+            Ok(image) => Ok(image),
+            Err(error) => self.hidden(id).map_err(|_| error),
+        }
+    }
+
+    fn hidden(&self, id: &str) -> Result<Image> {
+        let config = fs_err::read(self.hidden_path(id))?;
+        let config = serde_json::from_slice(&config)
+            .map_err(|error| Error::Unsupported(format!("image config {id}: {error}")))?;
+        Ok(Image {
+            id: id.to_owned(),
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            size: 0,
+            config,
+            meta: ImageMeta::default(),
+        })
+    }
+
+    /// Images that only containers have.
+    pub(super) fn all_hidden(&self) -> Result<Vec<Image>> {
+        let ids = self.ids_with(".hidden")?;
+        Ok(ids.iter().filter_map(|id| self.hidden(id).ok()).collect())
+    }
+
+    /// Removes hidden images that no container was made from, and layers of no image.
+    pub(super) fn release(&self, used: impl Fn(&str) -> bool) -> Result<()> {
+        let hidden = self.all_hidden()?;
+        if hidden.is_empty() {
+            return Ok(());
+        }
+        let _one = self.changing();
+        for image in hidden.iter().filter(|image| !used(&image.id)) {
+            fs_err::remove_file(self.hidden_path(&image.id))?;
+        }
+        let kept = self.layers_of_images()?;
+        let layers = hidden
+            .iter()
+            .flat_map(|image| &image.config.rootfs.diff_ids);
+        for diff_id in layers.filter(|id| !kept.contains(*id)) {
+            self.remove_unpinned(diff_id)?;
+        }
+        Ok(())
+    }
+
+    /// Layers that an image has, hidden ones too.
+    pub(super) fn layers_of_images(&self) -> Result<BTreeSet<String>> {
+        let images = self.list()?.into_iter().chain(self.all_hidden()?);
+        Ok(images
+            .flat_map(|image| image.config.rootfs.diff_ids)
+            .collect())
+    }
+
     /// One at a time adds or removes images.
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
@@ -338,10 +397,14 @@ impl ImageStore {
     }
 
     fn ids(&self) -> Result<Vec<String>> {
+        self.ids_with(".json")
+    }
+
+    fn ids_with(&self, suffix: &str) -> Result<Vec<String>> {
         let mut ids = Vec::new();
         for entry in fs_err::read_dir(self.root.join("images"))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if let Some(hex) = name.strip_suffix(".json").filter(|hex| hex.len() == 64) {
+            if let Some(hex) = name.strip_suffix(suffix).filter(|hex| hex.len() == 64) {
                 ids.push(format!("sha256:{hex}"));
             }
         }
@@ -362,6 +425,10 @@ impl ImageStore {
         self.root
             .join("images")
             .join(format!("{}.json", id.trim_start_matches("sha256:")))
+    }
+
+    fn hidden_path(&self, id: &str) -> PathBuf {
+        self.config_path(id).with_extension("hidden")
     }
 
     fn meta_path(&self, id: &str) -> PathBuf {

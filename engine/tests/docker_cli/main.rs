@@ -3,6 +3,8 @@
 mod bench;
 mod building;
 mod containers;
+mod images;
+mod registries;
 mod surviving;
 mod torture;
 mod volumes;
