@@ -10,7 +10,7 @@ use super::mounts::{self, MountRecord};
 use super::record::Record;
 use super::registry::Container;
 use super::resources::{self, For, Machine};
-use super::{Engine, clock, log_options, merge, platform, validate};
+use super::{Engine, clock, log_options, merge, platform, prepare, validate};
 use crate::runtime::{MASKED, READONLY};
 
 impl Engine {
@@ -60,10 +60,10 @@ impl Engine {
         }
 
         let id = new_id();
-        if config.hostname.is_empty()
-            && host.network_mode != "host"
-            && !host.network_mode.starts_with("container:")
-        {
+        if config.hostname.is_empty() && (host.network_mode == "host" || host.uts_mode == "host") {
+            config.hostname = prepare::hostname_of_host();
+        }
+        if config.hostname.is_empty() && !host.network_mode.starts_with("container:") {
             config.hostname = id[..12].to_owned();
         }
         let name = self.containers.reserve_name(name, &id)?;

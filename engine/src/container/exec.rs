@@ -16,7 +16,7 @@ use super::lifecycle::exit_code;
 use super::parts::{Attachment, ProcessSpec};
 use super::record::Status;
 use super::registry::Container;
-use super::{Engine, create};
+use super::{Engine, create, prepare};
 
 /// Finished execs that are remembered for a container.
 const REMEMBERED: usize = 64;
@@ -159,7 +159,7 @@ impl Engine {
         let process = container.read(|r| {
             process(
                 &exec.wanted,
-                &r.config.env,
+                &prepare::environment(&r.config),
                 &r.config.working_dir,
                 &r.config.user,
                 size,

@@ -51,7 +51,11 @@ impl Engine {
     async fn failed_start(self: &Arc<Self>, container: &Arc<Container>, error: &Error) {
         container.update(|r| {
             r.state.error.clone_from(&error.message);
-            r.state.exit_code = exit_code(&error.message);
+            r.state.exit_code = match error.kind {
+                // What was asked for makes no sense; no program was looked for.
+                Kind::Invalid if !error.message.starts_with(NO_TASK) => 128,
+                _ => exit_code(&error.message),
+            };
             if r.host_config.auto_remove {
                 r.state.status = Status::Exited;
             }
@@ -162,6 +166,9 @@ pub(super) fn check(record: &Record) -> Option<Check> {
     )
 }
 
+/// How Docker begins what the runtime says.
+const NO_TASK: &str = "failed to create task for container";
+
 /// There are none here, as for Docker without the vendor's tools.
 fn no_driver(request: &serde_json::Value) -> String {
     let driver = request["Driver"].as_str().unwrap_or_default();
@@ -196,8 +203,12 @@ fn worded(error: Error, record: &Record) -> Error {
     let about_program =
         matches!(exit_code(&error.message), 126 | 127) && error.message.contains(&program);
     if error.kind == Kind::Internal && about_program {
-        let message = format!("failed to create task for container: {}", error.message);
+        let message = format!("{NO_TASK}: {}", error.message);
         return Error::new(Kind::Invalid, message);
+    }
+    // Docker finds users itself.
+    if let Some(at) = error.message.find("unable to find ") {
+        return Error::new(error.kind, &error.message[at..]);
     }
     error
 }

@@ -4,8 +4,6 @@ use windlass_engine_api::types::{ContainerConfig, HealthConfig};
 
 use super::error::{Error, Result};
 
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// Fills what `config` leaves open from the image.
 pub fn merge(config: &mut ContainerConfig, image: &ContainerConfig) -> Result<()> {
     let fill = |own: &mut String, default: &String| {
@@ -57,22 +55,15 @@ pub fn merge(config: &mut ContainerConfig, image: &ContainerConfig) -> Result<()
     Ok(())
 }
 
-/// The image's variables, replaced or followed by the user's; a name without `=` removes.
+/// The user's variables, then those of the image that the user does not name. A name without `=` stays: it takes the variable away
+/// when a process starts.
 fn environment(image: &[String], own: &[String]) -> Vec<String> {
     let name = |v: &str| v.split('=').next().unwrap_or_default().to_owned();
-    let mut all: Vec<String> = image.to_vec();
-    for variable in own {
-        let wanted = name(variable);
-        let place = all.iter().position(|v| name(v) == wanted);
-        match (place, variable.contains('=')) {
-            (Some(at), true) => all[at].clone_from(variable),
-            (Some(at), false) => drop(all.remove(at)),
-            (None, true) => all.push(variable.clone()),
-            (None, false) => {}
+    let mut all = own.to_vec();
+    for variable in image {
+        if !own.iter().any(|v| name(v) == name(variable)) {
+            all.push(variable.clone());
         }
-    }
-    if !all.iter().any(|v| name(v) == "PATH") {
-        all.insert(0, PATH.to_owned());
     }
     all
 }
@@ -161,7 +152,6 @@ mod tests {
             &words(&["PATH=/x", "A=1", "B=2"]),
             &words(&["A=9", "C=3", "B", "D"]),
         );
-        assert_eq!(merged, ["PATH=/x", "A=9", "C=3"]);
-        assert_eq!(environment(&[], &[]), [PATH]);
+        assert_eq!(merged, ["A=9", "C=3", "B", "D", "PATH=/x"]);
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use windlass_engine_api::types::{HostConfig, PortBinding, PortMap};
+use windlass_engine_api::types::{ContainerConfig, HostConfig, PortBinding, PortMap};
 
 use super::error::{Error, Result};
 use super::parts::{Connect, Connected, MountSpec, Netns, ProcessSpec, RunSpec};
@@ -202,15 +202,32 @@ fn ports(record: &Record) -> Result<PortMap> {
     Ok(ports)
 }
 
+/// Docker's own variables under the container's, where a name without `=` takes one away.
+pub(super) fn environment(config: &ContainerConfig) -> Vec<String> {
+    const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let name = |v: &str| v.split('=').next().unwrap_or_default().to_owned();
+    let mut all = vec![PATH.to_owned()];
+    if !config.hostname.is_empty() {
+        all.push(format!("HOSTNAME={}", config.hostname));
+    }
+    for variable in &config.env {
+        let wanted = name(variable);
+        let place = all.iter().position(|v| name(v) == wanted);
+        match (place, variable.contains('=')) {
+            (Some(at), true) => all[at].clone_from(variable),
+            (Some(at), false) => drop(all.remove(at)),
+            (None, true) => all.push(variable.clone()),
+            (None, false) => {}
+        }
+    }
+    all
+}
+
 fn process(record: &Record) -> ProcessSpec {
     let config = &record.config;
-    let mut env = config.env.clone();
-    let has = |env: &[String], name: &str| env.iter().any(|v| v.split('=').next() == Some(name));
-    if !has(&env, "HOSTNAME") && !config.hostname.is_empty() {
-        env.push(format!("HOSTNAME={}", config.hostname));
-    }
-    if config.tty && !has(&env, "TERM") {
-        env.push("TERM=xterm".to_owned());
+    let mut env = environment(config);
+    if config.tty && !env.iter().any(|v| v.starts_with("TERM=")) {
+        env.insert(1, "TERM=xterm".to_owned());
     }
     let size = match record.host_config.console_size[..] {
         [rows, columns] if rows > 0 && columns > 0 => Some((rows as u16, columns as u16)),
@@ -229,7 +246,7 @@ fn process(record: &Record) -> ProcessSpec {
     }
 }
 
-fn hostname_of_host() -> String {
+pub(super) fn hostname_of_host() -> String {
     nix::unistd::gethostname()
         .map(|n| n.to_string_lossy().into_owned())
         .unwrap_or_default()
@@ -336,6 +353,18 @@ pub(crate) fn resolv_conf(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables() {
+        let config = ContainerConfig {
+            hostname: "boat".to_owned(),
+            env: ["A=1", "PATH", "HOSTNAME=x", "Gone"]
+                .map(str::to_owned)
+                .into(),
+            ..ContainerConfig::default()
+        };
+        assert_eq!(environment(&config), ["HOSTNAME=x", "A=1"]);
+    }
 
     #[test]
     fn resolvers() {

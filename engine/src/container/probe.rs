@@ -9,7 +9,7 @@ use super::health::{self, Check, OUTPUT};
 use super::parts::{Attachment, ProcessSpec};
 use super::record::Status;
 use super::registry::Container;
-use super::{Engine, clock, create};
+use super::{Engine, clock, create, prepare};
 
 impl Engine {
     /// Probes until it is aborted.
@@ -59,7 +59,7 @@ impl Engine {
     async fn run_probe(&self, container: &Container, check: &Check) -> (i64, String) {
         let process = container.read(|r| ProcessSpec {
             args: check.command.clone(),
-            env: r.config.env.clone(),
+            env: prepare::environment(&r.config),
             cwd: r.config.working_dir.clone(),
             user: r.config.user.clone(),
             ..ProcessSpec::default()

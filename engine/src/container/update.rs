@@ -23,11 +23,11 @@ impl Change {
                 "Conflicting options: {what} cannot be updated as {why} has already been set"
             )))
         };
-        if new.nano_cpus > 0 && host.cpu_quota != 0 {
-            return refuse("Nano CPUs", "CPU Quota");
-        }
         if new.nano_cpus > 0 && host.cpu_period != 0 {
             return refuse("Nano CPUs", "CPU Period");
+        }
+        if new.nano_cpus > 0 && host.cpu_quota != 0 {
+            return refuse("Nano CPUs", "CPU Quota");
         }
         if new.cpu_quota != 0 && host.nano_cpus > 0 {
             return refuse("CPU Quota", "NanoCPUs");
@@ -35,11 +35,7 @@ impl Change {
         if new.cpu_period != 0 && host.nano_cpus > 0 {
             return refuse("CPU Period", "NanoCPUs");
         }
-        if new.memory != 0
-            && new.memory_swap == 0
-            && host.memory_swap > 0
-            && new.memory > host.memory_swap
-        {
+        if new.memory != 0 && new.memory_swap == 0 && new.memory > host.memory_swap {
             return Err(Error::conflict(
                 "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
             ));

@@ -159,7 +159,7 @@ fn isolation(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
             "links are not supported by windlassd: use a network, where containers find each other by name",
         ));
     }
-    if !matches!(host.volume_driver.as_str(), "" | "local") {
+    if !matches!(host.volume_driver.as_str(), "" | "local") && !config.volumes.is_empty() {
         return Err(Error::invalid(format!(
             "error looking up volume plugin {0}: plugin \"{0}\" not found",
             host.volume_driver

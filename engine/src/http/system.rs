@@ -182,7 +182,14 @@ pub async fn info(engine: &Engine) -> Result<Reply> {
         default_runtime: "windlass".to_owned(),
         swarm: json!({ "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null }),
         live_restore_enabled: true,
-        security_options: vec!["name=seccomp,profile=builtin".to_owned()],
+        security_options: if v2 {
+            vec!["name=seccomp,profile=builtin", "name=cgroupns"]
+        } else {
+            vec!["name=seccomp,profile=builtin"]
+        }
+        .into_iter()
+        .map(str::to_owned)
+        .collect(),
         ..Info::default()
     })
 }

@@ -121,6 +121,15 @@ fn new_container(isolation: &Isolation, group: &Group) -> Result<()> {
             fs_err::write("/proc/sys/kernel/domainname", &isolation.domainname)?;
         }
     }
+    if isolation.open_network {
+        for (file, value) in [
+            ("ip_unprivileged_port_start", "0"),
+            ("ping_group_range", "0 2147483647"),
+        ] {
+            // Older kernels lack them.
+            std::fs::write(format!("/proc/sys/net/ipv4/{file}"), value).ok();
+        }
+    }
     for (name, value) in &isolation.sysctls {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         fs_err::write(path, value).with_context(|| format!("set sysctl {name}"))?;

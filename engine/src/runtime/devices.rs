@@ -45,6 +45,8 @@ pub fn plan(host: &HostConfig) -> Result<Devices> {
         rule('c', Some(5), Some(1), "rwm"),
         rule('c', Some(5), Some(2), "rwm"),
         rule('c', Some(136), None, "rwm"),
+        // For tunnels, where the device is given.
+        rule('c', Some(10), Some(200), "rwm"),
     ];
     for mapping in &host.devices {
         let from = files.len();
@@ -88,6 +90,12 @@ pub fn plan(host: &HostConfig) -> Result<Devices> {
     })
 }
 
+/// As C says it, in lower case.
+fn plain(error: &std::io::Error) -> String {
+    let errno = error.raw_os_error().map(nix::errno::Errno::from_raw);
+    errno.map_or_else(|| error.to_string(), |e| e.desc().to_lowercase())
+}
+
 fn covers(mapping: &DeviceMapping, path: &str) -> bool {
     let target = match mapping.path_in_container.as_str() {
         "" => &mapping.path_on_host,
@@ -100,8 +108,9 @@ fn covers(mapping: &DeviceMapping, path: &str) -> bool {
 fn add(path: &Path, target: &str, mapping: &DeviceMapping, files: &mut Vec<Device>) -> Result<()> {
     let metadata = std::fs::metadata(path).map_err(|e| {
         Error::invalid(format!(
-            "error gathering device information while adding custom device \"{}\": {e}",
-            mapping.path_on_host
+            "error gathering device information while adding custom device \"{}\": {}",
+            mapping.path_on_host,
+            plain(&e)
         ))
     })?;
     let kind = metadata.file_type();

@@ -24,6 +24,9 @@ pub fn supervise(process: &Process) -> Result<()> {
         return Ok(());
     };
     nix::sys::prctl::set_name(c"docker-init").ok();
+    let mut words = vec!["/sbin/docker-init".to_owned(), "--".to_owned()];
+    words.extend(process.args.iter().cloned());
+    sys::show_arguments(&words);
     sys::close_from(3);
     loop {
         match all.wait() {

@@ -83,7 +83,10 @@ fn defaults(spec: &RunSpec) -> Vec<MountPlan> {
                 DEFAULT_SHM
             };
             let data = format!("mode=1777,size={size}");
-            all.push(of("tmpfs", "/dev/shm", quiet, &data));
+            all.push(MountPlan {
+                source: "shm".to_owned(),
+                ..of("tmpfs", "/dev/shm", quiet, &data)
+            });
         }
     }
     all

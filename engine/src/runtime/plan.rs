@@ -120,12 +120,9 @@ fn cgroup_path(parent: &str, id: &str) -> Result<String> {
         "" => PARENT,
         other => other,
     };
-    if parent
-        .split('/')
-        .any(|p| matches!(p, "" | "." | "..") || p.ends_with(".slice"))
-    {
+    if parent.split('/').any(|p| matches!(p, "" | "." | "..")) {
         return Err(Error::invalid(format!(
-            "cgroup-parent '{parent}' must be a plain path: windlassd makes control groups itself, not through systemd"
+            "cgroup-parent '{parent}' must be a plain path"
         )));
     }
     Ok(format!("{parent}/{id}"))
@@ -237,6 +234,8 @@ fn isolation(spec: &RunSpec) -> Result<Isolation> {
         masked: paths(&host.masked_paths, &MASKED),
         readonly: paths(&host.readonly_paths, &READONLY),
         readonly_rootfs: host.readonly_rootfs,
+        open_network: !matches!(spec.netns, Netns::Host)
+            && !host.network_mode.starts_with("container:"),
         sysctls: host.sysctls.clone(),
         limits: limits(host)?,
         device_rules: devices.rules,

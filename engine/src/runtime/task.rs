@@ -132,6 +132,8 @@ pub struct Isolation {
     pub readonly: Vec<String>,
     /// The root file system is read-only.
     pub readonly_rootfs: bool,
+    /// Every user of its network may ping and take low ports.
+    pub open_network: bool,
     /// Kernel parameters of its namespaces.
     pub sysctls: BTreeMap<String, String>,
     /// Control group limits.

@@ -68,7 +68,10 @@ fn resolve(user: &str, further: &[String], passwd: &str, group: &str) -> Result<
     for name in further {
         found.groups.push(group_id(name, group)?);
     }
-    found.groups.dedup();
+    // The first group is one of those that a process may be in, so that giving it up gains nothing.
+    found.groups.insert(0, found.gid);
+    let mut seen = std::collections::BTreeSet::new();
+    found.groups.retain(|g| seen.insert(*g));
     Ok(found)
 }
 
@@ -118,9 +121,9 @@ mod tests {
         let root = find("", &[]).unwrap();
         assert_eq!((root.uid, root.home.as_str()), (0, "/root"));
         let web = find("web", &["log", "99"]).unwrap();
-        assert_eq!((web.uid, web.gid, web.groups), (33, 33, vec![40, 99]));
+        assert_eq!((web.uid, web.gid, web.groups), (33, 33, vec![33, 40, 99]));
         let mixed = find("33:log", &[]).unwrap();
-        assert_eq!((mixed.uid, mixed.gid, mixed.groups), (33, 40, vec![]));
+        assert_eq!((mixed.uid, mixed.gid, mixed.groups), (33, 40, vec![40]));
         let unknown = find("1000", &[]).unwrap();
         assert_eq!(
             (unknown.uid, unknown.gid, unknown.home.as_str()),
