@@ -31,6 +31,7 @@ const GROUPS: &[&[&str]] = &[
         "windlass-load",
         "windlass-fixtures",
         "windlass-e2e",
+        "windlass-conformance",
     ],
 ];
 
@@ -43,6 +44,8 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("windlassd", "windlass-machine"),
     ("windlassd", "windlass-ssh"),
     ("windlassd", "windlass-deploy"),
+    ("windlassd", "bollard"),
+    ("windlass", "bollard"),
     ("windlass-deploy", "windlass-ssh"),
     ("windlass-deploy", "windlass-provider-local"),
     ("windlass-compose", "tokio"),

@@ -3,6 +3,8 @@
 mod bench;
 mod budget;
 mod ci;
+mod conformance;
+mod daemon;
 mod demo;
 mod dependencies;
 mod engine;
@@ -34,6 +36,8 @@ enum Command {
     Deny,
     /// The figures, beside those of Debian's docker.io.
     Bench(bench::Options),
+    /// What Docker's clients see of the engine, beside what they see of Debian's docker.io.
+    Conformance(conformance::Options),
     /// The size budgets alone.
     Budget,
 }
@@ -55,6 +59,10 @@ fn main() -> anyhow::Result<()> {
         Command::Bench(options) => {
             interrupt::catch()?;
             bench::bench(&options)
+        }
+        Command::Conformance(options) => {
+            interrupt::catch()?;
+            conformance::conformance(&options)
         }
         Command::Budget => budget::check(),
     }

@@ -46,6 +46,12 @@ pub const DEMO: &[Package] = &[("curl", "/usr/bin/curl")];
 /// For the bench, besides.
 pub const BENCH: &[Package] = &[("docker.io", "/usr/sbin/dockerd")];
 
+/// For the conformance run, besides.
+pub const CONFORMANCE: &[Package] = &[
+    ("python3-venv", "/usr/share/doc/python3-venv"),
+    ("docker-compose", "/usr/bin/docker-compose"),
+];
+
 const INSTALL: [&str; 5] = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
 
 /// Installs those that are missing.

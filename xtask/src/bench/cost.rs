@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use windlass_fixtures::{Image, Layer, program};
 
-use super::daemon::Engine;
 use super::table::{Row, Table};
+use crate::daemon::Engine;
 
 /// An image that has nothing but a static busybox.
 pub fn busybox_image(folder: &Path) -> Result<()> {

@@ -3,7 +3,6 @@
 //! Times on a shared computer vary: each comes with its spread, the two engines take turns, and ratios say more than seconds.
 
 mod cost;
-mod daemon;
 mod sample;
 mod table;
 mod vps;
@@ -13,7 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use windlass_fixtures::{Access, Cache, Registry, layers};
 
 use crate::run::run;
-use crate::{engine, packages};
+use crate::{daemon, engine, packages};
 use sample::Sample;
 use table::{Row, Table};
 
@@ -95,7 +94,8 @@ fn beside_docker(
     registry.push(busybox.path(), "bench/busybox", "1")?;
     registry.push(&layers::image(cache)?, "bench/layers", "1")?;
     let image = |name: &str| format!("{}/bench/{name}:1", registry.address());
-    let ours = daemon::windlassd(windlassd)?;
+    let bridge = ["--bridge", "wlbench0", "--bridge-subnet", "172.31.0.0/20"];
+    let ours = daemon::windlassd(windlassd, &bridge)?;
     let docker = daemon::dockerd()?;
     println!("measuring memory …");
     cost::memory(&ours, &docker, &image("busybox"), options.containers, table)?;

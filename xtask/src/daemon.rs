@@ -1,4 +1,4 @@
-//! The two engines, each on its own socket and data root, ended when dropped.
+//! The two engines that are measured and compared, each on its own socket and data root, ended when dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -36,6 +36,11 @@ impl Engine {
         docker
     }
 
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Runs a command of the client that must succeed; its output.
     pub fn ok(&self, arguments: &[&str]) -> Result<String> {
         program::checked(&mut self.docker(arguments), Duration::from_secs(300))
@@ -58,8 +63,8 @@ impl Engine {
     }
 }
 
-/// Ours.
-pub fn windlassd(binary: &Path) -> Result<Engine> {
+/// Ours, with more arguments.
+pub fn windlassd(binary: &Path, arguments: &[&str]) -> Result<Engine> {
     let folder = folder()?;
     let at = |name: &str| folder.path().join(name);
     let mut command = Command::new(binary);
@@ -72,7 +77,7 @@ pub fn windlassd(binary: &Path) -> Result<Engine> {
         .arg(at("engine.sock"))
         .arg("--config")
         .arg(at("engine.json"))
-        .args(["--bridge", "wlbench0", "--bridge-subnet", "172.31.0.0/20"]);
+        .args(arguments);
     let engine = Engine {
         name: "windlassd",
         socket: at("engine.sock"),
@@ -128,7 +133,7 @@ pub fn dockerd() -> Result<Engine> {
 /// On a disk: overlays do not stack on every file system.
 fn folder() -> Result<TempDir> {
     Ok(tempfile::Builder::new()
-        .prefix("bench-")
+        .prefix("engine-")
         .tempdir_in("/var/tmp")?)
 }
 
