@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::run::{output, run, run_with};
-use crate::{budget, dependencies, engine, fixtures, packages};
+use crate::{budget, conformance, dependencies, engine, fixtures, packages};
 
 /// Crates built and tested by themselves: a build together would unify the engine's features with the command line's.
 const GROUPS: &[&[&str]] = &[
@@ -90,6 +90,13 @@ fn end_to_end(stages: &mut Stages) -> Result<()> {
     })?;
     stages.run("end-to-end: fixtures", || {
         fixtures::make(&fixtures::Options { only: Vec::new() })
+    })?;
+    stages.run("end-to-end: conformance", || {
+        conformance::conformance(&conformance::Options {
+            ours_only: true,
+            quick: true,
+            ..conformance::Options::default()
+        })
     })?;
     stages.run("end-to-end: machines", || {
         test_end_to_end("windlass-provider-local", "machines")

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sched::{CloneFlags, unshare};
 use windlass_conformance::report::{Report, Wanted};
 use windlass_conformance::suites::Composes;
-use windlass_conformance::{Outcome, Target, cli, suites};
+use windlass_conformance::{Extent, Outcome, Selection, Target, cli, suites};
 use windlass_fixtures::{Access, Cache, Registry, program};
 
 use crate::daemon::{self, Engine};
@@ -27,6 +27,9 @@ pub struct Options {
     /// Only ours, which then must pass every test
     #[arg(long)]
     pub ours_only: bool,
+    /// Without the tests that are marked as slow
+    #[arg(long)]
+    pub quick: bool,
     /// Some of the clients only
     #[arg(long, value_delimiter = ',', value_enum)]
     pub clients: Vec<Client>,
@@ -56,6 +59,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             ours_only: false,
+            quick: false,
             clients: Vec::new(),
             only: None,
             profile: "engine-dev".to_owned(),
@@ -147,33 +151,49 @@ fn tests(
         registry: registry.address().to_string(),
     };
     let wanted = |client| options.clients.is_empty() || options.clients.contains(&client);
-    let only = options.only.as_deref();
+    let selection = Selection {
+        only: options.only.clone(),
+        extent: match options.quick {
+            true => Extent::Quick,
+            false => Extent::Whole,
+        },
+    };
     let mut results = Vec::new();
     if wanted(Client::Cli) {
-        println!("{}: the docker CLI …", engine.name);
-        results.extend(table(&target, only)?);
+        results.extend(timed(engine, "the docker CLI", || {
+            table(&target, &selection)
+        })?);
     }
     if wanted(Client::Python) {
-        println!("{}: docker-py and docker compose …", engine.name);
-        results.extend(suites::pytest(
-            &clients.python,
-            &clients.composes,
-            &target,
-            only,
-        )?);
+        results.extend(timed(engine, "docker-py and docker compose", || {
+            suites::pytest(&clients.python, &clients.composes, &target, &selection)
+        })?);
     }
     if wanted(Client::Bollard) {
-        println!("{}: bollard …", engine.name);
-        results.extend(suites::bollard(&target, only)?);
+        results.extend(timed(engine, "bollard", || {
+            suites::bollard(&target, &selection)
+        })?);
     }
     Ok(results)
 }
 
-fn table(target: &Target, only: Option<&str>) -> Result<Vec<windlass_conformance::Result>> {
+fn timed<T>(engine: &Engine, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("{}: {what} …", engine.name);
+    let begun = Instant::now();
+    let done = work()?;
+    println!(
+        "{}: {what} took {:.0} s",
+        engine.name,
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(done)
+}
+
+fn table(target: &Target, selection: &Selection) -> Result<Vec<windlass_conformance::Result>> {
     let mut results = Vec::new();
     for case in cli::load(&windlass_conformance::folder().join("cli"))? {
         interrupt::check()?;
-        if only.is_some_and(|only| !case.name.contains(only)) {
+        if !case.is_in(selection) {
             continue;
         }
         let outcome = case

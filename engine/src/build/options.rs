@@ -1,6 +1,6 @@
 //! The parameters of `POST /build`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::container::error::{Error, Result};
 use crate::image::Reference;
@@ -38,7 +38,12 @@ impl Options {
             network: "default".into(),
             ..Self::default()
         };
+        let mut seen = BTreeSet::new();
         for (name, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
+            // Of what is there twice the first counts, as in Docker: docker-py sends a Dockerfile's text beside its name.
+            if !seen.insert(name) && name != "t" {
+                continue;
+            }
             let flag = matches!(value.as_str(), "1" | "true" | "True");
             match name.as_str() {
                 "t" => options.names.push(Reference::parse(value)?),
@@ -76,4 +81,23 @@ fn map(name: &str, value: &str) -> Result<BTreeMap<String, String>> {
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_parameter_given_twice_the_first_counts() {
+        let parameters = [
+            ("dockerfile", ".dockerfile.1"),
+            ("dockerfile", "FROM x"),
+            ("t", "a"),
+            ("t", "b"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let options = Options::read(&parameters).unwrap();
+        assert_eq!(options.dockerfile, ".dockerfile.1");
+        assert_eq!(options.names.len(), 2);
+    }
 }

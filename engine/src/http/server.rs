@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 
+use super::lenient::Lenient;
 use super::request::Req;
 use super::respond::{self, Reply};
 use super::route;
@@ -61,9 +62,18 @@ pub async fn serve(listener: UnixListener, engine: Arc<Engine>) {
 }
 
 async fn connection(stream: UnixStream, engine: Arc<Engine>) {
+    let stream = match Lenient::over(stream).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::debug!(%error, "connection");
+            return;
+        }
+    };
     let service = service_fn(move |request| answer(engine.clone(), request));
     let served = hyper::server::conn::http1::Builder::new()
         .half_close(true)
+        // As Docker's server writes them: scripts look for `X-Docker-Container-Path-Stat`.
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;

@@ -178,8 +178,9 @@ pub async fn info(engine: &Engine) -> Result<Reply> {
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default(),
         server_version: VERSION.to_owned(),
-        runtimes: [("windlass".to_owned(), json!({ "path": "windlassd" }))].into(),
-        default_runtime: "windlass".to_owned(),
+        // The name that clients know, though containers are run by the engine itself.
+        runtimes: [("runc".to_owned(), json!({ "path": "windlassd" }))].into(),
+        default_runtime: "runc".to_owned(),
         swarm: json!({ "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null }),
         live_restore_enabled: true,
         security_options: if v2 {
@@ -203,7 +204,11 @@ pub fn events(engine: &Arc<Engine>, req: &Req) -> Result<Reply> {
             .map(Some)
             .ok_or_else(|| Error::invalid(format!("parameter {key}: '{text}' is no time"))),
     };
-    let (since, until) = (time("since")?, time("until")?);
+    let (since, mut until) = (time("since")?, time("until")?);
+    // Podman's, which its clients send: what has been, and no more.
+    if req.query("stream") == Some("false") {
+        until = until.or(Some(time::OffsetDateTime::now_utc()));
+    }
     if let (Some(since), Some(until)) = (since, until)
         && until < since
     {

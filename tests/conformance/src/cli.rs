@@ -1,6 +1,6 @@
 //! The table of commands: text files below `cli/`, one an area, so that a check is three lines and needs no compiler.
 //!
-//! A case begins with `## name`, a line `$ command` is run by the shell in a folder that is the case's own, and the lines below it say what is
+//! A case begins with `## name` (`## name (slow)` where it takes many seconds), a line `$ command` is run by the shell in a folder that is the case's own, and the lines below it say what is
 //! expected: `exit N` (0 where nothing is said), `out PATTERN`, `err PATTERN` (regular expressions, all must be found), `none` (nothing
 //! on either), `free` (what it shows is not compared between engines). Lines that start with `#` are comments.
 //! The functions of the shell are in [`PRELUDE`].
@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use regex::Regex;
 use windlass_fixtures::program;
 
-use crate::{Outcome, Target, normal};
+use crate::{Extent, Outcome, Selection, Target, normal};
 
 /// `eventually COMMAND` waits until it succeeds, for 20 seconds at most; `id NAME` is a container's id.
 pub const PRELUDE: &str = r#"
@@ -30,6 +30,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 pub struct Case {
     /// `cli/AREA/NAME`.
     pub name: String,
+    slow: bool,
     steps: Vec<Step>,
 }
 
@@ -64,8 +65,10 @@ fn parse(area: &str, text: &str) -> anyhow::Result<Vec<Case>> {
     for (number, line) in text.lines().enumerate() {
         let at = || format!("line {}: `{line}`", number + 1);
         if let Some(name) = line.strip_prefix("## ") {
+            let quick = name.trim().trim_end_matches(" (slow)");
             cases.push(Case {
-                name: format!("cli/{area}/{}", name.trim()),
+                name: format!("cli/{area}/{quick}"),
+                slow: quick != name.trim(),
                 steps: Vec::new(),
             });
             continue;
@@ -137,6 +140,15 @@ impl Step {
 }
 
 impl Case {
+    /// Whether it is one of those.
+    pub fn is_in(&self, selection: &Selection) -> bool {
+        let named = selection
+            .only
+            .as_ref()
+            .is_none_or(|only| self.name.contains(only.as_str()));
+        named && !(self.slow && selection.extent == Extent::Quick)
+    }
+
     /// Runs the commands up to the first that does not do as expected, then removes the containers that are left.
     pub fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
         let folder = tempfile::Builder::new()

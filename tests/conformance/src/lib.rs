@@ -41,6 +41,25 @@ impl Target {
     }
 }
 
+/// Which of the tests.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Only those with this in their names.
+    pub only: Option<String>,
+    /// How many.
+    pub extent: Extent,
+}
+
+/// How many of the tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// All.
+    #[default]
+    Whole,
+    /// Those that are not marked as slow.
+    Quick,
+}
+
 /// How one test ended on one engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use windlass_fixtures::program;
 
-use crate::{Outcome, Result, Target};
+use crate::{Extent, Outcome, Result, Selection, Target};
 
 const LIMIT: Duration = Duration::from_secs(1800);
 
@@ -22,12 +22,12 @@ pub struct Composes {
     pub five: std::path::PathBuf,
 }
 
-/// Runs pytest of the virtual environment `python` on `python/`; `only` is a part of the names, as pytest's `-k` has it.
+/// Runs pytest of the virtual environment `python` on `python/`, where slow tests are marked so.
 pub fn pytest(
     python: &Path,
     composes: &Composes,
     target: &Target,
-    only: Option<&str>,
+    selection: &Selection,
 ) -> anyhow::Result<Vec<Result>> {
     let mut command = Command::new(python);
     command
@@ -40,8 +40,11 @@ pub fn pytest(
         .env("COMPOSE_5", &composes.five)
         .envs(target.environment())
         .current_dir(crate::folder().join("python"));
-    if let Some(only) = only {
+    if let Some(only) = &selection.only {
         command.args(["-k", only]);
+    }
+    if selection.extent == Extent::Quick {
+        command.args(["-m", "not slow"]);
     }
     let output = program::run(&mut command, LIMIT)?;
     let results = pytest_results(&output.stdout);
@@ -57,8 +60,7 @@ pub fn pytest(
 
 /// From the short summary that `-rA` asks for, with the errors that come before it.
 fn pytest_results(text: &str) -> Vec<Result> {
-    let summary = text
-        .lines()
+    text.lines()
         .filter_map(|line| {
             let (word, rest) = line.split_once(' ')?;
             let (name, why) = rest.split_once(" - ").unwrap_or((rest, ""));
@@ -69,8 +71,7 @@ fn pytest_results(text: &str) -> Vec<Result> {
             };
             name.contains("::").then(|| (pytest_name(name), outcome))
         })
-        .collect::<Vec<_>>();
-    summary
+        .collect()
 }
 
 /// `test_docker_py.py::test_x[2]` is `docker_py/x[2]`.
@@ -98,19 +99,19 @@ fn failure(text: &str, name: &str, why: &str) -> String {
 }
 
 /// Runs the tests with bollard, which cargo builds.
-pub fn bollard(target: &Target, only: Option<&str>) -> anyhow::Result<Vec<Result>> {
+pub fn bollard(target: &Target, selection: &Selection) -> anyhow::Result<Vec<Result>> {
     let mut command = Command::new("cargo");
     command
         .args(["test", "--quiet", "--package", "windlass-conformance"])
         .args(["--test", "bollard", "--no-fail-fast", "--"])
         .args(["--ignored", "--format=pretty", "--test-threads=2"])
-        .args(only)
+        .args(&selection.only)
         .envs(target.environment())
         .current_dir(crate::folder());
     let output = program::run(&mut command, LIMIT).context("bollard")?;
     let results = libtest_results(&output.stdout);
     ensure!(
-        !results.is_empty() || only.is_some(),
+        !results.is_empty() || selection.only.is_some(),
         "the tests did not run:\n{}",
         output.stderr
     );
