@@ -30,7 +30,10 @@ pub fn images(scene: &Scene, findings: &mut Vec<Finding>) -> anyhow::Result<()> 
     let mut layers = BTreeSet::new();
     for path in entries(&scene.root.join("images"))? {
         let file = name(&path);
-        let Some(id) = file.strip_suffix(".json").filter(|id| !id.contains('.')) else {
+        // A removed image is hidden while a container is left that was made from it.
+        let hidden = file.strip_suffix(".hidden");
+        let whole = file.strip_suffix(".json").or(hidden);
+        let Some(id) = whole.filter(|id| !id.contains('.')) else {
             let owner = file.split('.').next().unwrap_or_default();
             if file.ends_with(".new") || !path.with_file_name(format!("{owner}.json")).exists() {
                 let what = format!("image file {} belongs to no image", path.display());
@@ -44,7 +47,9 @@ pub fn images(scene: &Scene, findings: &mut Vec<Finding>) -> anyhow::Result<()> 
             findings.push(Finding::new(what, Mend::RemoveFile(path)));
             continue;
         }
-        ids.insert(format!("sha256:{id}"));
+        if hidden.is_none() {
+            ids.insert(format!("sha256:{id}"));
+        }
         let config: Config = serde_json::from_slice(&text).unwrap_or_default();
         for diff_id in config.rootfs.diff_ids {
             let hex = diff_id.trim_start_matches("sha256:").to_owned();
@@ -120,12 +125,8 @@ pub fn containers(scene: &Scene, findings: &mut Vec<Finding>) -> anyhow::Result<
     }
     for (id, record) in &scene.containers {
         let image = record.image_id.trim_start_matches("sha256:");
-        if !scene
-            .root
-            .join("images")
-            .join(format!("{image}.json"))
-            .exists()
-        {
+        let file = |ending: &str| scene.root.join("images").join(format!("{image}.{ending}"));
+        if !file("json").exists() && !file("hidden").exists() {
             let what = format!("container {id}: its image {image} is not there");
             findings.push(Finding::new(what, Mend::Nothing));
         }

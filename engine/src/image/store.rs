@@ -221,7 +221,11 @@ impl ImageStore {
             let owner = name.split('.').next().unwrap_or_default();
             let beside = path.parent() == Some(&folder);
             let unfinished = name.ends_with(".new") && (beside || owner == "repositories");
-            if unfinished || beside && !folder.join(format!("{owner}.json")).exists() {
+            // A removed image that a container still has is released with the last such container.
+            let lost = beside
+                && !name.ends_with(".hidden")
+                && !folder.join(format!("{owner}.json")).exists();
+            if unfinished || lost {
                 tracing::info!(file = %path.display(), "removing what belongs to no image");
                 fs_err::remove_file(&path)?;
             }
