@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use clap::Parser as _;
 use fs_err as fs;
 
 use crate::build::LocalBuilder;
+use crate::config::Config;
 use crate::container::Parts;
-use crate::image::{LocalImages, RegistryConfig};
+use crate::image::LocalImages;
 use crate::network::LocalNetworks;
 use crate::runtime::LocalRuntime;
 use crate::serve::{self, Options};
@@ -118,22 +118,12 @@ fn run(options: Options) -> anyhow::Result<()> {
         .block_on(serve::run(options, build, assemble))
 }
 
-/// The settings file; that it is missing is no error.
-fn registries(path: &Path) -> anyhow::Result<RegistryConfig> {
-    match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .with_context(|| format!("{} is no settings file", path.display())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(RegistryConfig::default()),
-        Err(e) => Err(e.into()),
-    }
-}
-
 /// The real parts.
 async fn assemble(options: Options) -> anyhow::Result<Parts> {
     // Images bring programs that run as root and device files: other users of the host must not get at them.
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(&options.root, std::fs::Permissions::from_mode(0o700))?;
-    let images = LocalImages::open(&options.root, registries(&options.config)?)?;
+    let images = LocalImages::open(&options.root, Config::read(&options.config)?.registries())?;
     let runtime = Arc::new(LocalRuntime::open(&options.run)?);
     let networks = Arc::new(
         LocalNetworks::open(crate::network::Settings {
@@ -175,20 +165,5 @@ mod tests {
         };
         assert_eq!(options.bridge, "wl2");
         assert!(read(&["windlassd", "--nonsense"]).is_err());
-    }
-
-    #[test]
-    fn a_broken_settings_file_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("engine.json");
-        assert!(registries(&path).unwrap().registry_mirrors.is_empty());
-        fs::write(&path, r#"{"registry-mirrors": "x"}"#).unwrap();
-        let message = format!("{:#}", registries(&path).unwrap_err());
-        assert!(
-            message.contains("engine.json") && message.contains("line 1"),
-            "{message}"
-        );
-        fs::write(&path, r#"{"registry-mirrors": ["http://m"], "other": 1}"#).unwrap();
-        assert_eq!(registries(&path).unwrap().registry_mirrors, ["http://m"]);
     }
 }

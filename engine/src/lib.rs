@@ -6,6 +6,7 @@ pub mod assemble;
 pub mod build;
 mod build_id;
 pub mod check;
+pub mod config;
 pub mod container;
 pub mod dial;
 pub mod http;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use fs_err as fs;
 use tokio::signal::unix::{SignalKind, signal};
-use windlass_engine_api::types::{LogConfig, StringMap};
 
-use crate::container::{Engine, Parts, Settings, log_options};
+use crate::config::Config;
+use crate::container::{Engine, Parts, Settings};
 use crate::http;
 
 /// Where everything is.
@@ -86,6 +86,7 @@ fn lock(root: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs::File>> {
 }
 
 fn settings(options: &Options, build_id: String) -> anyhow::Result<Settings> {
+    let config = Config::read(&options.config)?;
     Ok(Settings {
         root: options.root.clone(),
         run: options.run.clone(),
@@ -95,38 +96,9 @@ fn settings(options: &Options, build_id: String) -> anyhow::Result<Settings> {
             .trim()
             .to_owned(),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
-        log: log(&options.config)?,
+        log: config.log(),
+        config,
     })
-}
-
-/// `log-driver` and `log-opts` of the settings file.
-fn log(settings: &Path) -> anyhow::Result<LogConfig> {
-    #[derive(serde::Deserialize)]
-    #[serde(default, rename_all = "kebab-case")]
-    struct Settings {
-        log_driver: String,
-        log_opts: StringMap,
-    }
-    impl Default for Settings {
-        fn default() -> Self {
-            Self {
-                log_driver: "json-file".to_owned(),
-                log_opts: StringMap::new(),
-            }
-        }
-    }
-    let read = match fs::read(settings) {
-        Ok(text) => serde_json::from_slice(&text)
-            .with_context(|| format!("{} is no settings file", settings.display()))?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Settings::default(),
-        Err(e) => return Err(e.into()),
-    };
-    let log = LogConfig {
-        kind: read.log_driver,
-        config: read.log_opts,
-    };
-    log_options::check(&log).with_context(|| settings.display().to_string())?;
-    Ok(log)
 }
 
 /// Made at the first start.

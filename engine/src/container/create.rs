@@ -43,6 +43,7 @@ impl Engine {
         validate::check(&config, &host)?;
         let machine = Machine::look(self.settings.cpus);
         warnings.extend(resources::check(&mut host, &machine, For::Creation)?);
+        self.settled(&mut host)?;
         defaults(&mut host, &machine);
         validate::publish_from(&config.labels)?;
         self.check_joined(&host)?;
@@ -110,6 +111,23 @@ impl Engine {
                 let found = self.containers.find(other);
                 found.map_err(|e| Error::invalid(e.message))?;
             }
+        }
+        Ok(())
+    }
+
+    /// What the settings file says about containers that say nothing.
+    fn settled(&self, host: &mut HostConfig) -> Result<()> {
+        let config = &self.settings.config;
+        for limit in config.ulimits() {
+            if !host.ulimits.iter().any(|own| own.name == limit.name) {
+                host.ulimits.push(limit);
+            }
+        }
+        if host.shm_size == 0 {
+            host.shm_size = config.shm_size()?.unwrap_or(0);
+        }
+        if config.init {
+            host.init.get_or_insert(true);
         }
         Ok(())
     }

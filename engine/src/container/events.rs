@@ -84,6 +84,11 @@ impl EventBus {
         }
     }
 
+    /// How many listen.
+    pub fn listeners(&self) -> i64 {
+        i64::try_from(self.sender.receiver_count()).unwrap_or(i64::MAX)
+    }
+
     /// The remembered events of the span, and a receiver for those to come.
     pub fn subscribe(&self, span: Span) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let past = self

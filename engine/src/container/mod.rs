@@ -76,6 +76,8 @@ pub struct Settings {
     pub cpus: usize,
     /// The log of containers that ask for none.
     pub log: LogConfig,
+    /// The settings file.
+    pub config: crate::config::Config,
 }
 
 /// The engine: containers and the parts they are made of.

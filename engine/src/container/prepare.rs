@@ -129,11 +129,31 @@ impl Engine {
         let nameserver = connected.and_then(|c| c.nameserver.as_deref());
         fs::write(
             container.folder.join("resolv.conf"),
-            resolv_conf(host, &original, *netns == Netns::Host, nameserver),
+            resolv_conf(
+                &self.with_resolver(host),
+                &original,
+                *netns == Netns::Host,
+                nameserver,
+            ),
         )?;
         Ok(["hosts", "hostname", "resolv.conf"]
             .map(|name| etc_mount(&container.folder, name))
             .into())
+    }
+}
+
+impl Engine {
+    /// With the settings file's name servers, where the container says nothing of its own.
+    fn with_resolver(&self, host: &HostConfig) -> HostConfig {
+        let config = &self.settings.config;
+        let or =
+            |own: &[String], other: &[String]| if own.is_empty() { other } else { own }.to_vec();
+        HostConfig {
+            dns: or(&host.dns, &config.dns),
+            dns_options: or(&host.dns_options, &config.dns_opts),
+            dns_search: or(&host.dns_search, &config.dns_search),
+            ..host.clone()
+        }
     }
 }
 

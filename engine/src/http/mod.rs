@@ -10,6 +10,7 @@ mod detach;
 mod disk_usage;
 mod exec;
 mod images;
+mod info;
 mod lenient;
 mod logs;
 mod networks;

@@ -173,6 +173,12 @@ impl Req {
     }
 
     fn read_json<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T> {
+        // An object's members in their order would be taken for it.
+        if bytes.trim_ascii_start().starts_with(b"[") {
+            return Err(Error::invalid(
+                "invalid JSON: json: cannot unmarshal array into an object",
+            ));
+        }
         windlass_engine_api::from_slice(bytes)
             .map_err(|e| Error::invalid(format!("invalid JSON: {}", in_docker_words(bytes, &e))))
     }

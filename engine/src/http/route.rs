@@ -7,7 +7,8 @@ use http::{Method, StatusCode};
 use super::request::Req;
 use super::respond::{self, Reply};
 use super::{
-    archive, attach, build, containers, disk_usage, exec, images, logs, networks, system, volumes,
+    archive, attach, build, containers, disk_usage, exec, images, info, logs, networks, system,
+    volumes,
 };
 use crate::container::Engine;
 use crate::container::error::{Error, Result};
@@ -17,6 +18,11 @@ pub async fn dispatch(engine: Arc<Engine>, req: Req) -> Result<Reply> {
     let segments = req.segments.clone();
     let path: Vec<&str> = segments.iter().map(String::as_str).collect();
     match req.method {
+        // Only these have heads of their own.
+        Method::HEAD if !matches!(path[..], ["_ping"] | ["containers", _, "archive"]) => {
+            Ok(unknown())
+        }
+        Method::OPTIONS => Ok(respond::empty(StatusCode::OK)),
         Method::GET | Method::HEAD => get(engine, req, &path).await,
         Method::POST => post(engine, req, &path).await,
         Method::PUT => put(engine, req, &path).await,
@@ -28,9 +34,9 @@ pub async fn dispatch(engine: Arc<Engine>, req: Req) -> Result<Reply> {
 async fn get(engine: Arc<Engine>, req: Req, path: &[&str]) -> Result<Reply> {
     let e = &engine;
     match *path {
-        ["_ping"] => Ok(respond::text("OK")),
+        ["_ping"] => Ok(system::ping()),
         ["version"] => system::version(e),
-        ["info"] => system::info(e).await,
+        ["info"] => info::info(e).await,
         ["events"] => system::events(e, &req),
         ["system", "df"] => disk_usage::disk_usage(e, &req).await,
         ["containers", "json"] => containers::list(e, &req),
@@ -65,6 +71,7 @@ async fn get(engine: Arc<Engine>, req: Req, path: &[&str]) -> Result<Reply> {
         ["networks"] => networks::list(e, &req),
         ["networks", name] => networks::inspect(e, name),
         ["plugins"] => respond::json(&[(); 0]),
+        ["containers", _, "checkpoints"] => Err(checkpoints()),
         ["plugins", name, "json"] => Err(Error::not_found(format!("plugin \"{name}\" not found"))),
         [first, ..] => elsewhere(first),
         [] => Ok(unknown()),
@@ -105,6 +112,7 @@ async fn post(engine: Arc<Engine>, mut req: Req, path: &[&str]) -> Result<Reply>
         ["session"] => Err(Error::not_implemented(
             "windlassd has no BuildKit: build with DOCKER_BUILDKIT=0",
         )),
+        ["containers", _, "checkpoints"] => Err(checkpoints()),
         ["volumes", "create"] => volumes::create(e, r).await,
         ["volumes", "prune"] => volumes::prune(e, r).await,
         ["networks", "create"] => networks::create(e, r).await,
@@ -151,6 +159,10 @@ fn elsewhere(area: &str) -> Result<Reply> {
         )),
         _ => Ok(unknown()),
     }
+}
+
+fn checkpoints() -> Error {
+    Error::not_implemented("windlassd makes no checkpoints of containers")
 }
 
 fn unknown() -> Reply {

@@ -69,26 +69,36 @@ impl Bench {
             .append(true)
             .open(self.path("log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_windlassd"))
-            .arg("--root")
-            .arg(self.path("root"))
-            .arg("--run")
-            .arg(self.path("run"))
-            .arg("--socket")
-            .arg(self.path("socket"))
-            .arg("--config")
-            .arg(self.path("engine.json"))
-            .args(["--bridge", "wlcli0", "--bridge-subnet", "10.78.0.0/24"])
-            .env("WINDLASSD_LOG", "debug,hyper=info")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = self.serve().stderr(log).spawn().unwrap();
         self.engine = Some(child);
         self.until("the engine answers", |b| {
             b.docker(&["version"]).status.success()
         });
+    }
+
+    fn serve(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_windlassd"));
+        for (option, place) in [
+            ("--root", "root"),
+            ("--run", "run"),
+            ("--socket", "socket"),
+            ("--config", "engine.json"),
+        ] {
+            command.arg(option).arg(self.path(place));
+        }
+        command
+            .args(["--bridge", "wlcli0", "--bridge-subnet", "10.78.0.0/24"])
+            .env("WINDLASSD_LOG", "debug,hyper=info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// What an engine says that ends at once.
+    pub fn refuses_to_start(&self) -> String {
+        let output = self.serve().output().unwrap();
+        assert!(!output.status.success(), "it has started");
+        text(&output.stderr)
     }
 
     /// The engine's process.

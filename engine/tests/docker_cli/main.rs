@@ -6,6 +6,7 @@ mod containers;
 mod images;
 mod registries;
 mod surviving;
+mod system;
 mod torture;
 mod volumes;
 
