@@ -21,15 +21,25 @@ pub fn remove_dir_all(path: &Path) -> std::io::Result<()> {
         )
     };
     let top = rustix::fs::open(path, folder_flags(), Mode::empty()).map_err(named)?;
+    empty_top(top).map_err(named)?;
+    rustix::fs::rmdir(path).map_err(named)
+}
+
+/// The same by a name in an open folder.
+pub fn remove_dir_all_at(parent: &OwnedFd, name: &OsStr) -> std::io::Result<()> {
+    empty_top(openat(parent, name, folder_flags(), Mode::empty())?)?;
+    Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+}
+
+fn empty_top(top: OwnedFd) -> rustix::io::Result<()> {
     let mut pit = Pit { top, moved: 0 };
     loop {
         let before = pit.moved;
-        empty(&mut pit, None, 0).map_err(named)?;
+        empty(&mut pit, None, 0)?;
         if pit.moved == before {
-            break;
+            return Ok(());
         }
     }
-    rustix::fs::rmdir(path).map_err(named)
 }
 
 /// Where too deep folders are moved to.

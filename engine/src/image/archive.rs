@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Seek as _, SeekFrom},
+    io::{BufReader, Read},
     path::Path,
 };
 
@@ -14,10 +14,14 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Descriptor, Error, ImageConfig, ImageMeta, ImageStore, Manifest, PendingLayer, Reference,
     Result, Unpacked,
+    decompress::peeked,
     original::Recording,
-    pull::{Hashing, MAX_LAYER},
+    pipeline::{Hashing, MAX_LAYER},
     unpack::unpack,
 };
+
+/// Between decompressing and unpacking.
+const BUFFER: usize = 1 << 17;
 
 /// One image of a `manifest.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,7 +104,7 @@ impl ImageStore {
         }
         let file = open_inside(root, layer)?;
         let pending = self.layers().begin()?;
-        let (unpacked, got) = unpack_recorded(decompressed(file)?, &pending)?;
+        let (unpacked, got) = unpack_recorded(file, &pending)?;
         if got != diff_id {
             return Err(Error::Digest {
                 what: format!("layer {layer}"),
@@ -114,7 +118,7 @@ impl ImageStore {
     /// Makes an image of one layer from an archive of files; returns its id. Blocking.
     pub fn import(&self, archive: impl Read, mut config: ImageConfig) -> Result<String> {
         let pending = self.layers().begin()?;
-        let (unpacked, diff_id) = unpack_recorded(peeked(archive)?, &pending)?;
+        let (unpacked, diff_id) = unpack_recorded(archive, &pending)?;
         let _pins = self.pin(std::slice::from_ref(&diff_id));
         pending.commit(&diff_id, unpacked.size)?;
         config.rootfs = super::RootFs {
@@ -126,17 +130,19 @@ impl ImageStore {
     }
 }
 
-/// Unpacks a layer, so that its archive can be written again; with its digest.
+/// Unpacks a layer, compressed or not, so that its archive can be written again; with the digest of what it is
+/// uncompressed, to the last byte.
 fn unpack_recorded(archive: impl Read, pending: &PendingLayer) -> Result<(Unpacked, String)> {
-    let mut archive = Recording::new(Hashing::new(archive), &pending.record())?;
+    let archive = Recording::new(Hashing::new(peeked(archive)?), &pending.record())?;
+    let mut archive = BufReader::with_capacity(BUFFER, archive);
     let unpacked = unpack(&mut archive, &pending.diff(), MAX_LAYER)?;
     std::io::copy(&mut archive, &mut std::io::sink())?;
-    Ok((unpacked, archive.finish()?.digest()))
+    Ok((unpacked, archive.into_inner().finish()?.digest()))
 }
 
 /// Writes the archive's files into `root` as they are.
 fn read_archive(archive: impl Read, root: &Path) -> Result<()> {
-    let mut archive = peeked(archive)?;
+    let mut archive = BufReader::with_capacity(BUFFER, peeked(archive)?);
     unpack(&mut archive, root, MAX_LAYER)?;
     // To its end: a client that is cut off in the middle of it hears of no answer.
     std::io::copy(&mut archive, &mut std::io::sink())?;
@@ -225,48 +231,6 @@ pub(super) fn open_inside(root: &Path, name: impl AsRef<Path>) -> Result<std::fs
         resolve,
     );
     Ok(file.map_err(missing)?.into())
-}
-
-fn decompressed(mut file: std::fs::File) -> Result<Box<dyn Read>> {
-    let mut magic = [0_u8; 4];
-    let got = file.read(&mut magic)?;
-    file.seek(SeekFrom::Start(0))?;
-    by_magic(&magic[..got], file)
-}
-
-/// What is in an archive, compressed by gzip, zstd or not at all.
-pub(crate) fn peeked<'a>(mut archive: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
-    let mut magic = [0_u8; 4];
-    let mut got = 0;
-    while got < magic.len() {
-        match archive.read(&mut magic[got..])? {
-            0 => break,
-            n => got += n,
-        }
-    }
-    let start = std::io::Cursor::new(magic[..got].to_vec());
-    by_magic(&magic[..got], start.chain(archive))
-}
-
-fn by_magic<'a>(magic: &[u8], archive: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
-    Ok(match magic {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(
-            std::io::BufReader::with_capacity(1 << 16, archive),
-        )),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(
-            ruzstd::decoding::StreamingDecoder::new(archive)
-                .map_err(|error| Error::Archive(format!("zstd: {error}")))?,
-        ),
-        [0xfd, b'7', b'z', b'X'] => return Err(unread("xz")),
-        [b'B', b'Z', b'h', _] => return Err(unread("bzip2")),
-        _ => Box::new(std::io::BufReader::with_capacity(1 << 16, archive)),
-    })
-}
-
-fn unread(kind: &str) -> Error {
-    Error::Unsupported(format!(
-        "the archive is compressed by {kind}, which windlassd does not read: use gzip or zstd"
-    ))
 }
 
 /// A tar of the files given, for tests and for images made in memory.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::difference::differences;
 use super::part::tag_of;
-use super::pull::MAX_LAYER;
+use super::pipeline::MAX_LAYER;
 use super::tarball::write_chosen;
 use super::unpack::unpack;
 use super::{
@@ -116,7 +116,8 @@ impl ImageStore {
             return Ok(None);
         }
         let pending = self.layers().begin()?;
-        let (mut reader, writer) = std::io::pipe()?;
+        let (reader, writer) = std::io::pipe()?;
+        let mut reader = std::io::BufReader::with_capacity(1 << 16, reader);
         let (diff_id, size) = std::thread::scope(|scope| {
             let writing = scope.spawn(move || -> std::io::Result<String> {
                 let buffered = std::io::BufWriter::with_capacity(1 << 16, writer);

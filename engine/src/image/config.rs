@@ -12,6 +12,9 @@ pub struct RegistryConfig {
     pub registry_mirrors: Vec<String>,
     /// `host[:port]` of registries that may be spoken to without TLS.
     pub insecure_registries: Vec<String>,
+    /// Connections are kept from one pull to the next.
+    #[serde(skip)]
+    pub(super) http: super::registry::Http,
 }
 
 impl RegistryConfig {
@@ -58,6 +61,7 @@ mod tests {
         let config = RegistryConfig {
             registry_mirrors: vec!["http://127.0.0.1:5000/".into()],
             insecure_registries: vec!["reg.lan:5000".into()],
+            ..RegistryConfig::default()
         };
         assert_eq!(
             config.endpoints("docker.io"),

@@ -46,6 +46,15 @@ const ARCHITECTURES: [&str; 11] = [
     "s390x",
 ];
 
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant
+            .iter()
+            .try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
 impl Platform {
     /// What this process runs on.
     pub fn host() -> Self {

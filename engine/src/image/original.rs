@@ -35,10 +35,9 @@ pub(super) struct Recording<R> {
 impl<R: Read> Recording<R> {
     /// Records to a file, which must not exist.
     pub(super) fn new(inner: R, path: &Path) -> io::Result<Self> {
-        let file = fs_err::File::create_new(path)?;
         Ok(Self {
             inner,
-            recorder: Recorder::new(file.into()),
+            recorder: Recorder::create(path)?,
         })
     }
 
@@ -74,7 +73,8 @@ enum At {
     Tail,
 }
 
-struct Recorder {
+/// What a [`Recording`] records by, for an archive that comes in pieces.
+pub(super) struct Recorder {
     out: GzEncoder<io::BufWriter<std::fs::File>>,
     at: At,
     /// Bytes not written yet: part of a header, or raw ones.
@@ -86,9 +86,16 @@ struct Recorder {
     long_name: Option<Vec<u8>>,
     pax_name: Option<Vec<u8>>,
     pax_size: Option<u64>,
+    /// The next file has holes: what is stored of it is not what it will be.
+    pax_sparse: bool,
 }
 
 impl Recorder {
+    /// Records to a file, which must not exist.
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self::new(fs_err::File::create_new(path)?.into()))
+    }
+
     fn new(file: std::fs::File) -> Self {
         let buffered = io::BufWriter::new(file);
         Self {
@@ -102,10 +109,12 @@ impl Recorder {
             long_name: None,
             pax_name: None,
             pax_size: None,
+            pax_sparse: false,
         }
     }
 
-    fn feed(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// The next bytes of the archive.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let taken = match self.at {
                 At::Header => {
@@ -177,7 +186,8 @@ impl Recorder {
         }
         let size = self.pax_size.take().unwrap_or(size);
         let name = self.name(&header);
-        let is_file = matches!(kind, b'0' | 0 | b'7') && !name.ends_with(b"/");
+        let sparse = std::mem::take(&mut self.pax_sparse);
+        let is_file = matches!(kind, b'0' | 0 | b'7') && !name.ends_with(b"/") && !sparse;
         if is_file && size > 0 {
             self.flush_raw()?;
             self.out.write_all(&[FILE])?;
@@ -221,7 +231,7 @@ impl Recorder {
                             self.pax_size =
                                 std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
                         }
-                        _ => {}
+                        _ => self.pax_sparse |= key.starts_with(b"GNU.sparse."),
                     }
                     rest = after;
                 }
@@ -249,7 +259,8 @@ impl Recorder {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<()> {
+    /// After the last byte.
+    pub(super) fn finish(mut self) -> io::Result<()> {
         let header = std::mem::take(&mut self.header);
         self.flush_zeros()?;
         self.raw.extend_from_slice(&header);

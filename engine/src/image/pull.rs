@@ -1,14 +1,10 @@
 //! Pulling: manifest, config, then all missing layers side by side, each unpacked while it arrives.
 //!
-//! A layer's bytes go from the network through a bounded channel to a thread that hashes, decompresses, hashes again and
-//! unpacks. Both digests are checked before the layer gets its name.
+//! A layer's bytes go from the network through a bounded channel to threads that hash, decompress and unpack them. Both
+//! digests are checked before the layer gets its name. A pull that fails or is given up leaves nothing behind.
 
-use std::{
-    io::{self, Read},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
@@ -19,23 +15,29 @@ use windlass_engine_api::{
 
 use super::{
     Descriptor, Error, ImageConfig, ImageMeta, ImageStore, Manifest, Platform, Reference, Result,
-    original::Recording,
+    arrival::Brought,
+    pipeline::{Inlet, NoReader, channel, unpack_checked},
     push::KnownBlob,
+    reference::is_digest,
     registry::{RawManifest, Registry, backoff, describe},
-    unpack::unpack,
 };
 
-/// Layers that arrive at once; more does not help two cores, fewer leaves the network idle.
-const LAYERS_AT_ONCE: usize = 4;
-/// Chunks between network and unpacker.
-const CHANNEL: usize = 64;
 const MAX_CONFIG: usize = 8 << 20;
-/// Content of one layer; what is larger is a decompression bomb.
-pub(super) const MAX_LAYER: u64 = 64 << 30;
+/// Breaks in a row without a megabyte between them.
 const RESUMES: u32 = 5;
+const SOME_PROGRESS: u64 = 1 << 20;
 
 /// Where progress lines go.
 pub type ProgressSink = mpsc::Sender<Progress>;
+
+/// What an image is made of, as its registry says.
+struct Wanted {
+    /// Digest of the manifest, or of the index that names it.
+    digest: String,
+    config: Vec<u8>,
+    /// With the digests of what they are uncompressed.
+    layers: Vec<(Descriptor, String)>,
+}
 
 impl ImageStore {
     /// Pulls an image and names it; returns its id. Nothing is named until every layer is here and checked.
@@ -47,22 +49,7 @@ impl ImageStore {
         progress: &ProgressSink,
     ) -> Result<String> {
         let registry = Arc::new(Registry::new(self.registries(), reference, auth)?);
-        let raw = registry.manifest(reference.target()).await?;
-        let top_digest = verified(&raw, reference.digest.as_deref(), &reference.to_string())?;
-        let manifest = image_manifest(&registry, raw, reference, platform).await?;
-        let config_descriptor = manifest.config.as_ref().ok_or_else(|| {
-            Error::Unsupported(format!("{reference}: the manifest has no config"))
-        })?;
-        let config = fetch_small(&registry, config_descriptor).await?;
-        let parsed: ImageConfig = serde_json::from_slice(&config)
-            .map_err(|error| Error::Unsupported(format!("{reference}: image config: {error}")))?;
-        if parsed.rootfs.diff_ids.len() != manifest.layers.len() {
-            return Err(Error::Unsupported(format!(
-                "{reference}: the config names {} layers, the manifest {}",
-                parsed.rootfs.diff_ids.len(),
-                manifest.layers.len()
-            )));
-        }
+        let wanted = self.asked_for(&registry, reference, platform).await?;
         say(
             progress,
             "",
@@ -75,27 +62,24 @@ impl ImageStore {
             .ok()
             .map(|image| image.id);
         // Nobody removes a layer that is here already while the others arrive.
-        let _pins = self.pin(&parsed.rootfs.diff_ids);
-        let layers = manifest.layers.into_iter().zip(parsed.rootfs.diff_ids);
-        stream::iter(layers)
-            .map(|(layer, diff_id)| {
-                let (store, registry, progress) =
-                    (Arc::clone(self), Arc::clone(&registry), progress.clone());
-                async move {
-                    store
-                        .fetch_layer(&registry, &layer, &diff_id, &progress)
-                        .await
-                }
-            })
-            .buffer_unordered(LAYERS_AT_ONCE)
-            .try_collect::<()>()
+        let diff_ids: Vec<String> = wanted.layers.iter().map(|(_, id)| id.clone()).collect();
+        let brought = Arc::new(Brought::nothing_yet(self, &diff_ids));
+        self.fetch_layers(&registry, wanted.layers, &brought, progress)
             .await?;
-        let id = self.add(&config, &ImageMeta::default())?;
-        if reference.tag.is_some() {
-            self.tag(&id, reference)?;
-        }
-        self.remember_digest(&id, reference, &top_digest)?;
-        say(progress, "", &format!("Digest: {top_digest}"), None).await;
+        let (store, reference_, digest) =
+            (Arc::clone(self), reference.clone(), wanted.digest.clone());
+        let id = tokio::task::spawn_blocking(move || -> Result<String> {
+            let id = store.add(&wanted.config, &ImageMeta::default())?;
+            brought.keep();
+            if reference_.tag.is_some() {
+                store.tag(&id, &reference_)?;
+            }
+            store.remember_digest(&id, &reference_, &digest)?;
+            Ok(id)
+        })
+        .await
+        .map_err(|error| Error::Unsupported(error.to_string()))??;
+        say(progress, "", &format!("Digest: {}", wanted.digest), None).await;
         let outcome = if before.as_ref() == Some(&id) {
             "Image is up to date for"
         } else {
@@ -111,50 +95,151 @@ impl ImageStore {
         Ok(id)
     }
 
-    async fn fetch_layer(
+    async fn asked_for(
+        &self,
+        registry: &Registry,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Wanted> {
+        let raw = registry.manifest(reference.target()).await?;
+        let digest = verified(&raw, reference.digest.as_deref(), &reference.to_string())?;
+        let manifest = image_manifest(registry, raw, reference, platform).await?;
+        let descriptor = manifest.config.as_ref().ok_or_else(|| {
+            Error::Unsupported(format!("{reference}: the manifest has no config"))
+        })?;
+        for blob in manifest.layers.iter().chain([descriptor]) {
+            if !is_digest(&blob.digest) {
+                return Err(Error::Unsupported(format!(
+                    "{reference}: {:?} is no sha256 digest",
+                    blob.digest
+                )));
+            }
+        }
+        // An image that is here under another name is not asked for again.
+        let config = match self.config_bytes(&descriptor.digest) {
+            Ok(config) if digest_of(&config) == descriptor.digest => config,
+            _ => fetch_small(registry, descriptor).await?,
+        };
+        let parsed: ImageConfig = serde_json::from_slice(&config)
+            .map_err(|error| Error::Unsupported(format!("{reference}: image config: {error}")))?;
+        if parsed.rootfs.diff_ids.len() != manifest.layers.len() {
+            return Err(Error::Unsupported(format!(
+                "{reference}: the config names {} layers, the manifest {}",
+                parsed.rootfs.diff_ids.len(),
+                manifest.layers.len()
+            )));
+        }
+        let layers = manifest.layers.into_iter().zip(parsed.rootfs.diff_ids);
+        Ok(Wanted {
+            digest,
+            config,
+            layers: layers.collect(),
+        })
+    }
+
+    async fn fetch_layers(
         self: &Arc<Self>,
         registry: &Arc<Registry>,
-        layer: &Descriptor,
-        diff_id: &str,
+        layers: Vec<(Descriptor, String)>,
+        brought: &Arc<Brought>,
         progress: &ProgressSink,
     ) -> Result<()> {
-        let _alone = self.arriving.alone(diff_id).await;
-        let short = short_digest(&layer.digest).to_owned();
+        let mut missing = Vec::new();
+        for (layer, diff_id) in layers {
+            let short = short_digest(&layer.digest);
+            if self.layers().has(&diff_id) {
+                say(progress, short, "Already exists", None).await;
+                self.remember_layer(registry, &layer, &diff_id)?;
+            } else {
+                say(progress, short, "Pulling fs layer", None).await;
+                missing.push((layer, diff_id));
+            }
+        }
+        // The largest first: one that is begun last is waited for by nothing else.
+        missing.sort_by_key(|(layer, _)| std::cmp::Reverse(layer.size));
+        let all = missing.len().max(1);
+        stream::iter(missing)
+            .map(|(layer, diff_id)| {
+                let store = Arc::clone(self);
+                let (registry, brought) = (Arc::clone(registry), Arc::clone(brought));
+                let progress = progress.clone();
+                async move {
+                    store
+                        .fetch_layer(&registry, &layer, &diff_id, brought, &progress)
+                        .await
+                }
+            })
+            .buffer_unordered(all)
+            .try_collect::<()>()
+            .await
+    }
+
+    async fn fetch_layer(
+        self: &Arc<Self>,
+        registry: &Registry,
+        layer: &Descriptor,
+        diff_id: &str,
+        brought: Arc<Brought>,
+        progress: &ProgressSink,
+    ) -> Result<()> {
+        let short = short_digest(&layer.digest);
+        let alone = self.arriving.alone(diff_id).await;
         if self.layers().has(diff_id) {
-            say(progress, &short, "Already exists", None).await;
+            say(progress, short, "Already exists", None).await;
             return self.remember_layer(registry, layer, diff_id);
         }
-        say(progress, &short, "Pulling fs layer", None).await;
-        let pending = self.layers().begin()?;
-        let (chunks, receiver) = mpsc::channel(CHANNEL);
-        let (done, unpacked) = oneshot::channel();
-        let expected = Expected {
-            digest: layer.digest.clone(),
-            diff_id: diff_id.to_owned(),
+        let _turn = match self.arriving.turn_now() {
+            Some(turn) => Some(turn),
+            None => {
+                say(progress, short, "Waiting", None).await;
+                self.arriving.turn().await
+            }
         };
-        let (root, record) = (pending.diff(), pending.record());
+        let pending = self.layers().begin()?;
+        let (inlet, chunks) = channel();
+        let (done, unpacked) = oneshot::channel();
+        let (digest, id) = (layer.digest.clone(), diff_id.to_owned());
+        // The thread owns all: should the pull be given up, it ends by itself, and only then is the folder removed.
         std::thread::Builder::new()
-            .name(format!("unpack-{short}"))
+            .name("unpack".into())
             .spawn(move || {
-                let _ = done.send(unpack_checked(receiver, &expected, &root, &record));
+                let (root, record) = (pending.diff(), pending.record());
+                let result = unpack_checked(chunks, &digest, &id, &root, &record);
+                let result = match result {
+                    Ok(size) => pending.commit(&id, size),
+                    Err(error) => {
+                        drop(pending);
+                        Err(error)
+                    }
+                };
+                if result.is_ok() {
+                    brought.push(&id);
+                }
+                drop((brought, alone));
+                // Nobody waits for it where the pull was given up.
+                let _ = done.send(result);
             })?;
-        let downloaded = download(registry, layer, &short, chunks, progress).await;
+        let downloaded = download(registry, layer, short, inlet, progress).await;
+        if downloaded.is_ok() {
+            say(progress, short, "Verifying Checksum", None).await;
+            say(progress, short, "Download complete", None).await;
+        }
         let unpacked = unpacked
             .await
             .map_err(|_| Error::Unsupported(format!("layer {short}: the unpacker stopped")))?;
-        // The unpacker's word comes first: it stops reading when the disk is full or the archive is bad.
-        let size = match (unpacked, downloaded) {
-            (Ok(size), Ok(())) => size,
-            (_, Err(DownloadError::Failed(error))) | (Err(error), _) => return Err(error),
-            (Ok(_), Err(DownloadError::NoReader)) => {
+        match (unpacked, downloaded) {
+            (Ok(()), Ok(())) => {}
+            // What broke off cannot be unpacked either; why it did is what is wrong.
+            (_, Err(DownloadError::Failed(error))) => return Err(error),
+            (Err(error), _) => return Err(registering(error)),
+            (Ok(()), Err(DownloadError::NoReader)) => {
                 return Err(Error::Unsupported(format!(
                     "layer {short}: data after its end"
                 )));
             }
-        };
-        pending.commit(diff_id, size)?;
+        }
         self.remember_layer(registry, layer, diff_id)?;
-        say(progress, &short, "Pull complete", None).await;
+        say(progress, short, "Pull complete", None).await;
         Ok(())
     }
 
@@ -170,6 +255,21 @@ impl ImageStore {
         };
         self.layers().remember_blob(diff_id, blob)
     }
+}
+
+/// In Docker's words.
+fn registering(error: Error) -> Error {
+    match error {
+        Error::Io(error) => Error::Io(std::io::Error::new(
+            error.kind(),
+            format!("failed to register layer: {error}"),
+        )),
+        other => other,
+    }
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 /// The image manifest behind `raw`: itself, or the index' entry for the platform.
@@ -195,8 +295,7 @@ async fn image_manifest(
     };
     let entry = manifest.manifests.iter().find(fits).ok_or_else(|| {
         Error::Unsupported(format!(
-            "no matching manifest for {}/{} in the manifest list entries",
-            platform.os, platform.architecture
+            "no matching manifest for {platform} in the manifest list entries"
         ))
     })?;
     let raw = registry.manifest(&entry.digest).await?;
@@ -206,7 +305,7 @@ async fn image_manifest(
 
 /// The manifest's digest, checked against the wanted one; the registry's own header is not trusted.
 fn verified(raw: &RawManifest, wanted: Option<&str>, what: &str) -> Result<String> {
-    let got = format!("sha256:{}", hex::encode(Sha256::digest(&raw.bytes)));
+    let got = digest_of(&raw.bytes);
     match wanted.or(raw
         .digest
         .as_deref()
@@ -222,9 +321,9 @@ fn verified(raw: &RawManifest, wanted: Option<&str>, what: &str) -> Result<Strin
 }
 
 async fn fetch_small(registry: &Registry, descriptor: &Descriptor) -> Result<Vec<u8>> {
-    let mut response = registry.blob(&descriptor.digest, 0).await?;
+    let mut blob = registry.blob(&descriptor.digest, 0).await?;
     let mut bytes = Vec::new();
-    while let Some(chunk) = response
+    while let Some(chunk) = blob
         .chunk()
         .await
         .map_err(|error| broken_off(&descriptor.digest, &error))?
@@ -237,7 +336,7 @@ async fn fetch_small(registry: &Registry, descriptor: &Descriptor) -> Result<Vec
             )));
         }
     }
-    let got = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
+    let got = digest_of(&bytes);
     if got != descriptor.digest {
         return Err(Error::Digest {
             what: "image config".into(),
@@ -254,164 +353,69 @@ enum DownloadError {
     Failed(Error),
 }
 
-/// Sends a layer's bytes to the unpacker; a connection that breaks is resumed where it broke.
+impl From<NoReader> for DownloadError {
+    fn from(_: NoReader) -> Self {
+        Self::NoReader
+    }
+}
+
+/// Sends a layer's bytes to the unpacker; a connection that breaks or stalls is resumed where it did.
 async fn download(
     registry: &Registry,
     layer: &Descriptor,
     short: &str,
-    chunks: mpsc::Sender<Bytes>,
+    chunks: Inlet,
     progress: &ProgressSink,
 ) -> Result<(), DownloadError> {
-    let (mut offset, mut shown, mut breaks) = (0_u64, 0_u64, 0);
+    let (mut offset, mut shown, mut breaks, mut broke_at) = (0_u64, 0_u64, 0, 0_u64);
     loop {
-        let mut response = registry
+        let mut blob = registry
             .blob(&layer.digest, offset)
             .await
             .map_err(DownloadError::Failed)?;
-        loop {
-            match response.chunk().await {
+        let reason = loop {
+            match blob.chunk().await {
                 Ok(Some(chunk)) => {
                     offset += chunk.len() as u64;
-                    chunks
-                        .send(chunk)
-                        .await
-                        .map_err(|_| DownloadError::NoReader)?;
+                    if layer.size > 0 && offset > layer.size {
+                        return Err(DownloadError::Failed(wrong_size(layer, "more")));
+                    }
+                    chunks.send(chunk).await?;
                     if offset - shown > 1 << 20 {
                         shown = offset;
                         downloading(progress, short, offset, layer.size);
                     }
                 }
-                Ok(None) => return Ok(()),
-                Err(_) if breaks < RESUMES => break,
-                Err(error) => return Err(DownloadError::Failed(broken_off(&layer.digest, &error))),
+                Ok(None) if offset >= layer.size => return Ok(()),
+                // An answer without a length that ends early looks like a whole one.
+                Ok(None) => break wrong_size(layer, "fewer"),
+                Err(error) => break broken_off(&layer.digest, &error),
             }
+        };
+        if offset - broke_at >= SOME_PROGRESS {
+            breaks = 0;
         }
-        breaks += 1;
+        (breaks, broke_at) = (breaks + 1, offset);
+        if breaks > RESUMES {
+            return Err(DownloadError::Failed(reason));
+        }
         tracing::debug!(
             layer = short,
             offset,
             breaks,
+            %reason,
             "the connection broke; resuming"
         );
         tokio::time::sleep(backoff(breaks)).await;
     }
 }
 
-struct Expected {
-    digest: String,
-    diff_id: String,
-}
-
-/// Unpacks what comes through the channel; the size if both digests are right.
-fn unpack_checked(
-    chunks: mpsc::Receiver<Bytes>,
-    expected: &Expected,
-    root: &std::path::Path,
-    record: &std::path::Path,
-) -> Result<u64> {
-    let mut compressed = Hashing::new(Chunks {
-        chunks,
-        current: Bytes::new(),
-    });
-    let mut magic = [0_u8; 4];
-    let got = read_up_to(&mut compressed, &mut magic)?;
-    let start = io::Cursor::new(magic[..got].to_vec());
-    let (size, diff_id) = if magic[..2] == [0x1f, 0x8b] {
-        let decoder = flate2::read::MultiGzDecoder::new(start.chain(&mut compressed));
-        unpack_whole(decoder, root, record)?
-    } else if magic == [0x28, 0xb5, 0x2f, 0xfd] {
-        let decoder = ruzstd::decoding::StreamingDecoder::new(start.chain(&mut compressed))
-            .map_err(|error| Error::Archive(format!("zstd: {error}")))?;
-        unpack_whole(decoder, root, record)?
-    } else {
-        unpack_whole(start.chain(&mut compressed), root, record)?
-    };
-    io::copy(&mut compressed, &mut io::sink())?;
-    let digest = compressed.digest();
-    for (what, expected, got) in [
-        ("layer", &expected.digest, digest),
-        ("unpacked layer", &expected.diff_id, diff_id),
-    ] {
-        if *expected != got {
-            return Err(Error::Digest {
-                what: what.into(),
-                expected: expected.clone(),
-                got,
-            });
-        }
-    }
-    Ok(size)
-}
-
-/// Unpacks, and reads what follows the archive's end, since the digest is of every byte. Size and digest.
-fn unpack_whole(
-    archive: impl Read,
-    root: &std::path::Path,
-    record: &std::path::Path,
-) -> Result<(u64, String)> {
-    let mut archive = Recording::new(Hashing::new(archive), record)?;
-    let unpacked = unpack(&mut archive, root, MAX_LAYER)?;
-    io::copy(&mut archive, &mut io::sink())
-        .map_err(|error| Error::Archive(format!("broken archive: {error}")))?;
-    Ok((unpacked.size, archive.finish()?.digest()))
-}
-
-fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..])? {
-            0 => break,
-            n => filled += n,
-        }
-    }
-    Ok(filled)
-}
-
-/// A reader that hashes what passes through it.
-pub(super) struct Hashing<R> {
-    inner: R,
-    hash: Sha256,
-}
-
-impl<R: Read> Hashing<R> {
-    pub(super) fn new(inner: R) -> Self {
-        Self {
-            inner,
-            hash: Sha256::new(),
-        }
-    }
-
-    pub(super) fn digest(self) -> String {
-        format!("sha256:{}", hex::encode(self.hash.finalize()))
-    }
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..n]);
-        Ok(n)
-    }
-}
-
-/// The unpacker's end of the channel.
-struct Chunks {
-    chunks: mpsc::Receiver<Bytes>,
-    current: Bytes,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => self.current = chunk,
-                None => return Ok(0),
-            }
-        }
-        let n = buffer.len().min(self.current.len());
-        buffer[..n].copy_from_slice(&self.current.split_to(n));
-        Ok(n)
-    }
+fn wrong_size(layer: &Descriptor, than: &str) -> Error {
+    Error::Unsupported(format!(
+        "layer {}: the registry sends {than} bytes than the {} of its manifest",
+        short_digest(&layer.digest),
+        layer.size
+    ))
 }
 
 async fn say(progress: &ProgressSink, id: &str, status: &str, prefix: Option<&str>) {
@@ -451,3 +455,7 @@ fn broken_off(digest: &str, error: &reqwest::Error) -> Error {
         reason: describe(error),
     }
 }
+
+#[cfg(test)]
+#[path = "pull_tests.rs"]
+mod tests;

@@ -17,7 +17,7 @@ use windlass_engine_api::types::{Progress, ProgressDetail};
 
 use super::pull::ProgressSink;
 use super::registry::Registry;
-use super::store::{short, write_durably};
+use super::store::short;
 use super::upload::Mount;
 use super::{Error, HashingWriter, Image, ImageStore, LayerStore, PendingLayer, Reference, Result};
 
@@ -55,7 +55,12 @@ impl LayerStore {
         known.insert(0, blob);
         known.truncate(MAX_KNOWN);
         let text = serde_json::to_vec(&known).map_err(std::io::Error::from)?;
-        write_durably(&self.blobs_file(diff_id), &text)
+        // Not durable: it is a hint, and a pull would wait for the disk once a layer.
+        let path = self.blobs_file(diff_id);
+        let temporary =
+            path.with_extension(format!("{}.new", hex::encode(rand::random::<[u8; 4]>())));
+        fs_err::write(&temporary, text)?;
+        Ok(fs_err::rename(&temporary, &path)?)
     }
 }
 

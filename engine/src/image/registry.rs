@@ -2,13 +2,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{
+        ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+    },
 };
 use serde::Deserialize;
 use windlass_engine_api::RegistryAuth;
@@ -19,6 +23,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// A registry that sends nothing for so long has stalled.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 5;
+/// What a registry that is busy may make us wait for, in all.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Of a manifest or a token, as other engines have it too.
 const MAX_ANSWER: usize = 4 << 20;
 pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -31,6 +37,64 @@ pub struct RawManifest {
     pub bytes: Vec<u8>,
     /// The registry's own word on the digest, if it gave one.
     pub digest: Option<String>,
+}
+
+/// The client of an engine, made when it is first needed.
+#[derive(Clone, Debug)]
+pub struct Http {
+    client: Arc<OnceLock<reqwest::Client>>,
+    stall: Duration,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self::patient_for(STALL_TIMEOUT)
+    }
+}
+
+impl Http {
+    /// For so long an answer may stand still.
+    pub fn patient_for(stall: Duration) -> Self {
+        Self {
+            client: Arc::default(),
+            stall,
+        }
+    }
+
+    fn client(&self) -> Result<reqwest::Client> {
+        if let Some(client) = self.client.get() {
+            return Ok(client.clone());
+        }
+        let client = http_client_for(self.stall)?;
+        Ok(self.client.get_or_init(|| client).clone())
+    }
+}
+
+/// The body of a blob.
+pub struct Blob {
+    response: Response,
+    /// Bytes to leave out, where a registry sends all when asked for the rest.
+    skip: u64,
+}
+
+impl Blob {
+    /// The answer itself, for a blob that was asked for from its beginning.
+    pub(super) fn into_response(self) -> Response {
+        self.response
+    }
+
+    /// The next bytes; `None` at the end.
+    pub async fn chunk(&mut self) -> reqwest::Result<Option<Bytes>> {
+        while let Some(mut chunk) = self.response.chunk().await? {
+            let skipped = self.skip.min(chunk.len() as u64);
+            self.skip -= skipped;
+            let rest = chunk.split_off(skipped as usize);
+            if !rest.is_empty() {
+                return Ok(Some(rest));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// One repository at one registry.
@@ -51,7 +115,7 @@ impl Registry {
         reference: &Reference,
         auth: Option<RegistryAuth>,
     ) -> Result<Self> {
-        let http = http_client()?;
+        let http = config.http.client()?;
         let auth = auth.filter(|auth| !auth.is_anonymous());
         let endpoints = config.endpoints(&reference.registry);
         Ok(Self {
@@ -112,28 +176,45 @@ impl Registry {
     }
 
     /// Opens a blob at byte `from`; the body is read by the caller.
-    pub async fn blob(&self, digest: &str, from: u64) -> Result<Response> {
+    pub async fn blob(&self, digest: &str, from: u64) -> Result<Blob> {
         let mut last = None;
         for endpoint in &self.endpoints {
-            let url = format!("{endpoint}/v2/{}/blobs/{digest}", self.reference.repository);
-            let range = (from > 0).then(|| format!("bytes={from}-"));
-            let sent = self
-                .send(endpoint, |http| {
-                    let request = http.request(Method::GET, &url);
-                    range
-                        .iter()
-                        .fold(request, |request, range| request.header(RANGE, range))
-                })
-                .await;
-            match sent.and_then(|response| self.check(&url, response)) {
-                Ok(response) if from > 0 && response.status() != StatusCode::PARTIAL_CONTENT => {
-                    return Err(failed(&url, "the registry does not resume"));
-                }
-                Ok(response) => return Ok(response),
+            match self.blob_from(endpoint, digest, from).await {
+                Ok(blob) => return Ok(blob),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| Error::ManifestUnknown(self.reference.to_string())))
+    }
+
+    async fn blob_from(&self, endpoint: &str, digest: &str, from: u64) -> Result<Blob> {
+        let url = format!("{endpoint}/v2/{}/blobs/{digest}", self.reference.repository);
+        let range = (from > 0).then(|| format!("bytes={from}-"));
+        let response = self
+            .send(endpoint, |http| {
+                let request = http.request(Method::GET, &url);
+                range
+                    .iter()
+                    .fold(request, |request, range| request.header(RANGE, range))
+            })
+            .await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Err(failed(&url, "unknown blob"));
+        }
+        let response = self.check(&url, response).await?;
+        let mut skip = from;
+        if response.status() == StatusCode::PARTIAL_CONTENT {
+            let begins = response
+                .headers()
+                .get(CONTENT_RANGE)
+                .and_then(|range| range.to_str().ok()?.strip_prefix("bytes "))
+                .is_none_or(|range| range.starts_with(&format!("{from}-")));
+            if !begins {
+                return Err(failed(&url, "the registry resumes at another place"));
+            }
+            skip = 0;
+        }
+        Ok(Blob { response, skip })
     }
 
     async fn manifest_from(&self, endpoint: &str, target: &str) -> Result<RawManifest> {
@@ -144,7 +225,7 @@ impl Registry {
         let response = self
             .send(endpoint, |http| http.get(&url).header(ACCEPT, ACCEPTED))
             .await?;
-        let response = self.check(&url, response)?;
+        let response = self.check(&url, response).await?;
         let digest = response
             .headers()
             .get("docker-content-digest")
@@ -154,7 +235,7 @@ impl Registry {
         Ok(RawManifest { bytes, digest })
     }
 
-    pub(super) fn check(&self, url: &str, response: Response) -> Result<Response> {
+    pub(super) async fn check(&self, url: &str, response: Response) -> Result<Response> {
         match response.status() {
             status if status.is_success() => Ok(response),
             StatusCode::UNAUTHORIZED if self.auth.is_none() && wants_basic(&response) => {
@@ -167,11 +248,19 @@ impl Registry {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Err(Error::AccessDenied(self.reference.familiar_name()))
             }
-            StatusCode::TOO_MANY_REQUESTS => Err(failed(
-                url,
-                "toomanyrequests: the registry limits this host; try again later or log in",
-            )),
-            status => Err(failed(url, &format!("the registry answered {status}"))),
+            status => {
+                let said = small(url, response).await.ok();
+                let said = said.as_deref().and_then(complaint);
+                let said = match (said, status) {
+                    (Some(said), _) => said,
+                    (None, StatusCode::TOO_MANY_REQUESTS) => {
+                        "toomanyrequests: the registry limits this host; try again later or log in"
+                            .to_owned()
+                    }
+                    (None, status) => format!("received unexpected HTTP status: {status}"),
+                };
+                Err(failed(url, &said))
+            }
         }
     }
 
@@ -183,6 +272,7 @@ impl Registry {
     ) -> Result<Response> {
         let mut challenged = false;
         let mut attempt = 1;
+        let mut waited = Duration::ZERO;
         loop {
             let request = self.authorized(endpoint, build(&self.http));
             let outcome = request.send().await;
@@ -195,8 +285,12 @@ impl Registry {
                     }
                 }
                 Ok(response) if attempt < ATTEMPTS && may_pass(response.status()) => {
-                    tokio::time::sleep(retry_delay(&response, attempt)).await;
-                    attempt += 1;
+                    let delay = retry_delay(&response, attempt);
+                    if waited + delay > LONGEST_WAIT {
+                        return Ok(response);
+                    }
+                    tokio::time::sleep(delay).await;
+                    (attempt, waited) = (attempt + 1, waited + delay);
                 }
                 Ok(response) => return Ok(response),
                 Err(error) if attempt < ATTEMPTS && !error.is_connect() && !error.is_builder() => {
@@ -321,7 +415,7 @@ impl Registry {
             .send()
             .await
             .map_err(|error| failed(&realm, &describe(&error)))?;
-        let response = self.check(&realm, response)?;
+        let response = self.check(&realm, response).await?;
         let token = small(&realm, response).await?;
         let token: Token = serde_json::from_slice(&token)
             .map_err(|error| failed(&realm, &format!("the token is not usable: {error}")))?;
@@ -377,6 +471,10 @@ fn wants_basic(response: &Response) -> bool {
 
 /// reqwest takes the credentials off a request that is redirected to another host or port.
 pub(super) fn http_client() -> Result<reqwest::Client> {
+    http_client_for(STALL_TIMEOUT)
+}
+
+fn http_client_for(stall: Duration) -> Result<reqwest::Client> {
     let mut roots = rustls::RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     // The host's own authorities count too: a private registry's is installed there.
@@ -400,7 +498,7 @@ pub(super) fn http_client() -> Result<reqwest::Client> {
         .tls_backend_preconfigured(tls)
         .user_agent(concat!("windlassd/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(STALL_TIMEOUT)
+        .read_timeout(stall)
         .build()
         .map_err(|error| Error::Unsupported(format!("HTTP client: {}", describe(&error))))
 }
@@ -433,6 +531,25 @@ pub(super) async fn small(url: &str, mut response: Response) -> Result<Vec<u8>> 
     Ok(bytes)
 }
 
+/// What a registry says in its own words: `{"errors": [{"code": …, "message": …}]}`.
+fn complaint(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Complaints {
+        errors: Vec<Complaint>,
+    }
+    #[derive(Deserialize)]
+    struct Complaint {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let Complaints { errors } = serde_json::from_slice(body).ok()?;
+    let first = errors.first()?;
+    let code = first.code.to_ascii_lowercase().replace('_', "");
+    Some(format!("{code}: {}", first.message))
+}
+
 fn may_pass(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
@@ -442,10 +559,7 @@ fn retry_delay(response: &Response, attempt: u32) -> Duration {
         .headers()
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse().ok());
-    header.map_or_else(
-        || backoff(attempt),
-        |seconds| Duration::from_secs(seconds).min(Duration::from_secs(30)),
-    )
+    header.map_or_else(|| backoff(attempt), Duration::from_secs)
 }
 
 /// 0.25 s, 0.5 s, 1 s, …
@@ -486,7 +600,6 @@ pub(super) fn describe(error: &reqwest::Error) -> String {
 mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::net::TcpListener;
-    use std::sync::Arc;
 
     use super::*;
 

@@ -36,7 +36,7 @@ impl ImageStore {
         let platforms: Vec<Value> = match &manifest.config {
             Some(config) => {
                 let response = registry.blob(&config.digest, 0).await?;
-                let bytes = small(&config.digest, response).await?;
+                let bytes = small(&config.digest, response.into_response()).await?;
                 let config: ImageConfig = serde_json::from_slice(&bytes).unwrap_or_default();
                 vec![platform(
                     &config.os,

@@ -181,7 +181,7 @@ impl Registry {
         let mut tags = Vec::new();
         for _ in 0..MAX_PAGES {
             let response = self.send(endpoint, |http| http.get(&url)).await?;
-            let response = self.check(&url, response)?;
+            let response = self.check(&url, response).await?;
             let next = response
                 .headers()
                 .get(LINK)
