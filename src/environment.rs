@@ -45,7 +45,7 @@ pub fn binaries() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     let folder = program.parent()?;
     let mut candidates = vec![folder.join("binaries"), folder.to_owned()];
-    // In a build tree the executable lies in <target>/<profile>, and `cargo xtask engine` writes into <target>/binaries/<profile>.
+    // In a build tree the executable lies in <target>/<profile>, and `cargo xtask binaries` writes into <target>/binaries/<profile>.
     if let Some(target) = folder.parent() {
         candidates.push(target.join("binaries/engine"));
         candidates.push(target.join("binaries/engine-dev"));

@@ -165,7 +165,7 @@ impl Hosts for StoreHosts {
 pub fn no_binaries() -> AccessError {
     AccessError {
         hint: Some(
-            "set WINDLASS_BINARIES to the folder that has <arch>/windlassd.gz, or build them with `cargo xtask engine`"
+            "set WINDLASS_BINARIES to the folder that has <arch>/windlassd.gz, or build them with `cargo xtask binaries`"
                 .to_owned(),
         ),
         ..AccessError::new("the binaries for hosts are not found beside this program")

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::run::{output, run, run_with};
-use crate::{budget, conformance, dependencies, engine, fixtures, packages};
+use crate::{binaries, budget, conformance, dependencies, fixtures, packages};
 
 /// Crates built and tested by themselves: a build together would unify the engine's features with the command line's.
 const GROUPS: &[&[&str]] = &[
@@ -83,7 +83,7 @@ pub fn run_all(options: &Options) -> Result<()> {
 /// The binaries for hosts are built once, in the profile that builds fast.
 fn end_to_end(stages: &mut Stages) -> Result<()> {
     stages.run("end-to-end: binaries", || {
-        engine::build(&binaries_for_tests()).map(drop)
+        binaries::build(&binaries_for_tests()).map(drop)
     })?;
     stages.run("end-to-end: command line", || {
         run(&["cargo", "build", "--quiet", "--package", "windlass"])
@@ -111,13 +111,13 @@ fn end_to_end(stages: &mut Stages) -> Result<()> {
 
 /// The engine is built for the other architecture too, and runs there as far as an emulator of programs goes.
 fn aarch64() -> Result<()> {
-    let options = engine::Options {
+    let options = binaries::Options {
         arch: vec!["aarch64".to_owned()],
         only: vec!["windlassd".to_owned()],
         ..binaries_for_tests()
     };
-    engine::build(&options)?;
-    let built = engine::target_folder()?.join("aarch64-unknown-linux-musl/engine-dev/windlassd");
+    binaries::build(&options)?;
+    let built = binaries::target_folder()?.join("aarch64-unknown-linux-musl/engine-dev/windlassd");
     let built = built
         .to_str()
         .context("the target folder's name is no text")?;
@@ -129,8 +129,8 @@ fn aarch64() -> Result<()> {
     Ok(())
 }
 
-fn binaries_for_tests() -> engine::Options {
-    engine::Options {
+fn binaries_for_tests() -> binaries::Options {
+    binaries::Options {
         arch: vec!["x86_64".to_owned()],
         profile: "engine-dev".to_owned(),
         only: Vec::new(),
@@ -138,9 +138,12 @@ fn binaries_for_tests() -> engine::Options {
 }
 
 fn test_end_to_end(package: &str, target: &str) -> Result<()> {
-    let folder = engine::target_folder()?;
+    let folder = binaries::target_folder()?;
     let environment: [(&str, PathBuf); 2] = [
-        ("WINDLASS_BINARIES", engine::folder(&binaries_for_tests())?),
+        (
+            "WINDLASS_BINARIES",
+            binaries::folder(&binaries_for_tests())?,
+        ),
         ("WINDLASS_BIN", folder.join("debug/windlass")),
     ];
     let argv = [
@@ -226,8 +229,8 @@ fn prerequisites() -> Result<()> {
     packages::install(packages::BUILD)?;
     packages::install(packages::TESTS)?;
     packages::install_docker_client()?;
-    engine::add_target("x86_64-unknown-linux-musl")?;
-    engine::add_target("aarch64-unknown-linux-musl")
+    binaries::add_target("x86_64-unknown-linux-musl")?;
+    binaries::add_target("aarch64-unknown-linux-musl")
 }
 
 fn layers() -> Result<()> {

@@ -14,7 +14,7 @@ use windlass_fixtures::{Access, Cache, Registry, program};
 
 use crate::daemon::{self, Engine};
 use crate::run::run;
-use crate::{engine, interrupt, packages};
+use crate::{binaries, interrupt, packages};
 
 /// Where the clients come from that are no packages of Debian.
 const PYTHON: [&str; 3] = ["docker==7.2.0", "pytest==9.2.0", "pytest-timeout==2.4.0"];
@@ -111,13 +111,13 @@ pub fn conformance(options: &Options) -> Result<()> {
 }
 
 fn built(options: &Options) -> Result<PathBuf> {
-    let built = engine::Options {
+    let built = binaries::Options {
         arch: vec!["x86_64".to_owned()],
         profile: options.profile.clone(),
         only: vec!["windlassd".to_owned()],
     };
-    engine::build(&built)?;
-    engine::program(&built, "windlassd")
+    binaries::build(&built)?;
+    binaries::program(&built, "windlassd")
 }
 
 /// What Docker and the engine do to addresses and packet filters goes away with the thread's network.

@@ -20,7 +20,9 @@ pub struct Engine {
     socket: PathBuf,
     // In the order in which they end; the folder last.
     processes: Vec<Process>,
-    _folder: TempDir,
+    /// How the first of them was started.
+    command: Command,
+    folder: TempDir,
 }
 
 impl Engine {
@@ -55,6 +57,24 @@ impl Engine {
             .collect()
     }
 
+    /// Ends the engine itself as a crash would.
+    pub fn kill(&mut self) -> Result<()> {
+        let engine = self.processes.first_mut().context("no engine")?;
+        engine.0.kill()?;
+        engine.0.wait()?;
+        Ok(())
+    }
+
+    /// Starts it anew after [`Engine::kill`], and waits until it answers.
+    pub fn start_again(&mut self) -> Result<()> {
+        let log = self.folder.path().join("log");
+        let again = Process::start(&mut self.command, &log)?;
+        if let Some(engine) = self.processes.first_mut() {
+            *engine = again;
+        }
+        self.wait_until_it_answers()
+    }
+
     fn wait_until_it_answers(&self) -> Result<()> {
         program::wait_for(&format!("{} answers", self.name), STARTS_WITHIN, || {
             self.ok(&["version"]).ok()
@@ -82,7 +102,8 @@ pub fn windlassd(binary: &Path, arguments: &[&str]) -> Result<Engine> {
         name: "windlassd",
         socket: at("engine.sock"),
         processes: vec![Process::start(&mut command, &at("log"))?],
-        _folder: folder,
+        command,
+        folder,
     };
     engine.wait_until_it_answers()?;
     Ok(engine)
@@ -124,7 +145,8 @@ pub fn dockerd() -> Result<Engine> {
         name: "dockerd",
         socket: at("docker.sock"),
         processes: vec![Process::start(&mut second, &at("log"))?, containerd_process],
-        _folder: folder,
+        command: second,
+        folder,
     };
     engine.wait_until_it_answers()?;
     Ok(engine)

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use windlass_fixtures::Windlass;
 use windlass_load::{Pressure, Report, Steady, Target, closed_loop};
 
-use crate::engine::{self, target_folder};
+use crate::binaries::{self, target_folder};
 use crate::run::run;
 use crate::{fixtures, interrupt, packages};
 
@@ -108,7 +108,7 @@ fn build(options: &Options, steps: &mut Steps) -> Result<Windlass> {
         run(&["cargo", "build", "--quiet", "--package", "windlass"])
     })?;
     let binaries = steps.time("build the binaries for hosts", || {
-        engine::build(&engine::Options {
+        binaries::build(&binaries::Options {
             arch: vec!["x86_64".to_owned()],
             profile: options.profile.clone(),
             only: Vec::new(),

@@ -56,7 +56,7 @@ fn make_one(fixture: Fixture) -> Result<()> {
     match fixture {
         Fixture::Vm => VmImage::prepare(&cache).map(drop),
         Fixture::Httpd => httpd::image(&cache).map(drop),
-        Fixture::Layers => layers::image(&cache).map(drop),
+        Fixture::Layers => layers::image(&cache, layers::USUAL).map(drop),
         Fixture::Hello => hello(),
         Fixture::Playground => playground(&cache),
     }

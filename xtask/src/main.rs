@@ -1,13 +1,13 @@
 //! The developers' commands: `cargo xtask <command>`.
 
 mod bench;
+mod binaries;
 mod budget;
 mod ci;
 mod conformance;
 mod daemon;
 mod demo;
 mod dependencies;
-mod engine;
 mod fixtures;
 mod interrupt;
 mod packages;
@@ -27,7 +27,9 @@ enum Command {
     /// Formatting, clippy, tests, layer guards and budgets; installs what it needs.
     Ci(ci::Options),
     /// The binaries for hosts, static, compressed; prints their folder last.
-    Engine(engine::Options),
+    Binaries(binaries::Options),
+    /// The engine alone, static; prints the program's path last.
+    Engine(binaries::EngineOptions),
     /// What the tests, the demo and the bench run against, made ahead of time.
     Fixtures(fixtures::Options),
     /// A fleet on this computer, from nothing: grown by load, shrunk again, and cleaned up.
@@ -45,8 +47,12 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Ci(options) => ci::run_all(&options),
+        Command::Binaries(options) => {
+            println!("{}", binaries::build(&options)?.display());
+            Ok(())
+        }
         Command::Engine(options) => {
-            println!("{}", engine::build(&options)?.display());
+            println!("{}", binaries::engine(&options)?.display());
             Ok(())
         }
         Command::Fixtures(options) => {

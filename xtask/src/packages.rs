@@ -52,6 +52,13 @@ pub const CONFORMANCE: &[Package] = &[
     ("docker-compose", "/usr/bin/docker-compose"),
 ];
 
+/// For the bench of the engine alone, besides.
+pub const BENCH_ENGINE: &[Package] = &[
+    ("podman", "/usr/bin/podman"),
+    ("crun", "/usr/bin/crun"),
+    ("wrk", "/usr/bin/wrk"),
+];
+
 const INSTALL: [&str; 5] = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
 
 /// Installs those that are missing.

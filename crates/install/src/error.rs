@@ -132,7 +132,7 @@ impl Error {
                 "use a host with an ordinary kernel of a Linux distribution".to_owned()
             }
             Self::Binary(_) | Self::Broken { .. } => {
-                "build the binaries for hosts with `cargo xtask engine`".to_owned()
+                "build the binaries for hosts with `cargo xtask binaries`".to_owned()
             }
             _ => return None,
         })

@@ -85,7 +85,7 @@ fn missing(name: &str, looked: Option<&Path>) -> ProviderError {
         None => format!("driver `local` needs the binary `{name}`, and none was found"),
     };
     ProviderError::new(ErrorKind::Unsupported, message).with_hint(
-        "`cargo xtask engine` builds the binaries for hosts and prints their folder, to be given as WINDLASS_BINARIES",
+        "`cargo xtask binaries` builds the binaries for hosts and prints their folder, to be given as WINDLASS_BINARIES",
     )
 }
 
@@ -108,7 +108,7 @@ mod tests {
         let to = tempfile::tempdir().unwrap();
         let error = unpack(Some(from.path()), "prog", to.path()).unwrap_err();
         assert!(error.message.contains("prog.gz is not there"), "{error}");
-        assert!(error.hint.unwrap().contains("cargo xtask engine"));
+        assert!(error.hint.unwrap().contains("cargo xtask binaries"));
         assert!(unpack(None, "prog", to.path()).is_err());
         pack(from.path(), "prog", b"one");
         let one = unpack(Some(from.path()), "prog", to.path()).unwrap();

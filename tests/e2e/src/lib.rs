@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: a VPS with a registry beside it, a page that is waited for, the `docker` client on a machine.
 //!
-//! The tests are ignored unless asked for: they need root, QEMU, and `WINDLASS_BINARIES` as `cargo xtask engine` prints it.
+//! The tests are ignored unless asked for: they need root, QEMU, and `WINDLASS_BINARIES` as `cargo xtask binaries` prints it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -93,7 +93,7 @@ pub fn memory(
     ours.ok(&["pull", "--quiet", image])?;
     docker.ok(&["pull", "--quiet", image])?;
     let idle = (resident(&ours.pids())?, resident(&docker.pids())?);
-    table.add(Row::once("engine idle, resident", idle.0, idle.1, "MB").at_most(15.0));
+    table.add(Row::once("engine idle, resident", idle.0, idle.1, "MB").at_most(12.0));
     let (a, b) = (
         with_containers(ours, image, count)?,
         with_containers(docker, image, count)?,
@@ -105,7 +105,16 @@ pub fn memory(
             b.shim,
             "MB",
         )
-        .at_most(2.0),
+        .at_most(1.5),
+    );
+    table.add(
+        Row::once(
+            &format!("engine with {count} containers, resident"),
+            a.engine,
+            b.engine,
+            "MB",
+        )
+        .at_most(40.0),
     );
     let grown = (a.engine - idle.0, b.engine - idle.1);
     let each = count as f64;

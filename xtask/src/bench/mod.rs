@@ -3,7 +3,12 @@
 //! Times on a shared computer vary: each comes with its spread, the two engines take turns, and ratios say more than seconds.
 
 mod cost;
+mod engine;
+mod fleet;
+mod images;
+mod peers;
 mod sample;
+mod served;
 mod table;
 mod vps;
 
@@ -12,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use windlass_fixtures::{Access, Cache, Registry, layers};
 
 use crate::run::run;
-use crate::{daemon, engine, packages};
+use crate::{binaries, daemon, packages};
 use sample::Sample;
 use table::{Row, Table};
 
@@ -34,6 +39,15 @@ pub struct Options {
     /// Leave out the virtual machines
     #[arg(long)]
     skip_vps: bool,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+/// Other things to measure.
+#[derive(clap::Subcommand, Clone, Debug)]
+enum What {
+    /// The engine alone, in depth, beside dockerd, podman and crun
+    Engine(engine::Options),
 }
 
 /// Measures everything and prints one table.
@@ -42,21 +56,28 @@ pub fn bench(options: &Options) -> Result<()> {
         nix::unistd::geteuid().is_root(),
         "engines need root: `sudo -E cargo xtask bench`"
     );
+    match &options.what {
+        Some(What::Engine(options)) => engine::bench(options),
+        None => overview(options),
+    }
+}
+
+fn overview(options: &Options) -> Result<()> {
     packages::install(packages::TESTS)?;
     packages::install(packages::BENCH)?;
     packages::install_docker_client()?;
-    let built = engine::Options {
+    let built = binaries::Options {
         arch: vec!["x86_64".to_owned()],
         profile: options.profile.clone(),
         only: Vec::new(),
     };
-    let binaries = engine::build(&built)?;
+    let binaries = binaries::build(&built)?;
     let cache = Cache::standard();
     let mut table = Table::default();
     sizes(&mut table, &built)?;
     if !options.skip_vps {
         run(&["cargo", "build", "--quiet", "--package", "windlass"])?;
-        let program = engine::target_folder()?.join("debug/windlass");
+        let program = binaries::target_folder()?.join("debug/windlass");
         vps::measure(&cache, &program, &binaries, &mut table)?;
     }
     // Their networks, and whatever Docker does to the packet filter, go away with this namespace.
@@ -65,18 +86,18 @@ pub fn bench(options: &Options) -> Result<()> {
     beside_docker(
         options,
         &cache,
-        &engine::program(&built, "windlassd")?,
+        &binaries::program(&built, "windlassd")?,
         &mut table,
     )?;
     println!("\n{table}");
     Ok(())
 }
 
-fn sizes(table: &mut Table, built: &engine::Options) -> Result<()> {
+fn sizes(table: &mut Table, built: &binaries::Options) -> Result<()> {
     let size =
         |path: &std::path::Path| -> Result<f64> { Ok(fs_err::metadata(path)?.len() as f64 / 1e6) };
-    let raw = size(&engine::program(built, "windlassd")?)?;
-    let packed = size(&engine::folder(built)?.join("x86_64/windlassd.gz"))?;
+    let raw = size(&binaries::program(built, "windlassd")?)?;
+    let packed = size(&binaries::folder(built)?.join("x86_64/windlassd.gz"))?;
     table.add(Row::ours("engine, binary", raw, "MB").at_most(10.0));
     table.add(Row::ours("engine, compressed", packed, "MB").at_most(4.0));
     Ok(())
@@ -92,7 +113,7 @@ fn beside_docker(
     let busybox = tempfile::tempdir()?;
     cost::busybox_image(busybox.path())?;
     registry.push(busybox.path(), "bench/busybox", "1")?;
-    registry.push(&layers::image(cache)?, "bench/layers", "1")?;
+    registry.push(&layers::image(cache, layers::USUAL)?, "bench/layers", "1")?;
     let image = |name: &str| format!("{}/bench/{name}:1", registry.address());
     let bridge = ["--bridge", "wlbench0", "--bridge-subnet", "172.31.0.0/20"];
     let ours = daemon::windlassd(windlassd, &bridge)?;
@@ -105,15 +126,17 @@ fn beside_docker(
         || cost::run_once(&ours, &image("busybox")),
         || cost::run_once(&docker, &image("busybox")),
     )?;
-    table.add(Row::both("run --rm … true", &a, &b, "s").faster_than(2.0));
+    table.add(Row::both("run --rm … true", &a, &b, "s").at_most_times(0.5));
     println!("measuring the pull of 350 MB …");
     let (a, b) = sample::take_turns(
         options.pulls,
         || cost::pull_once(&ours, &image("layers")),
         || cost::pull_once(&docker, &image("layers")),
     )?;
-    table.add(Row::both("pull of 350 MB in 6 layers", &a, &b, "s").faster_than(1.0));
-    let tar = Sample::of(options.pulls, || cost::unpack_once(&layers::image(cache)?))?;
+    table.add(Row::both("pull of 350 MB in 6 layers", &a, &b, "s").at_most_times(1.0));
+    let tar = Sample::of(options.pulls, || {
+        cost::unpack_once(&layers::image(cache, layers::USUAL)?)
+    })?;
     table.add(Row::note(
         "… the same layers by `tar -xz`, one by one",
         &tar,

@@ -1,4 +1,4 @@
-//! The table of figures: ours, Docker's, their ratio, the target, and whether it is met.
+//! The table of figures: ours, the peer's, ours divided by theirs, the target, and whether it is met.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct Row {
     name: String,
     ours: String,
     theirs: String,
-    /// Theirs divided by ours.
+    /// Ours divided by theirs.
     ratio: Option<f64>,
     /// The figure that a bound is on.
     value: f64,
@@ -48,7 +48,7 @@ impl Row {
     pub fn once(name: &str, ours: f64, theirs: f64, unit: &str) -> Self {
         Self {
             theirs: format!("{theirs:.1} {unit}"),
-            ratio: Some(theirs / ours),
+            ratio: Some(ours / theirs),
             ..Self::ours(name, ours, unit)
         }
     }
@@ -58,8 +58,16 @@ impl Row {
         Self {
             ours: with_spread(ours, unit),
             theirs: with_spread(theirs, unit),
-            ratio: Some(theirs.median() / ours.median()),
+            ratio: Some(ours.median() / theirs.median()),
             ..Self::ours(name, ours.median(), unit)
+        }
+    }
+
+    /// A figure that only we have, measured several times.
+    pub fn alone(name: &str, sample: &Sample, unit: &str) -> Self {
+        Self {
+            ours: with_spread(sample, unit),
+            ..Self::ours(name, sample.median(), unit)
         }
     }
 
@@ -74,33 +82,36 @@ impl Row {
 
     /// The target: our figure is so much or less.
     pub fn at_most(mut self, bound: f64) -> Self {
-        self.target = format!("at most {bound:.0}");
+        self.target = format!("at most {bound}");
         self.met = Some(self.value <= bound);
         self
     }
 
-    /// The target: theirs is at least so many times ours.
-    pub fn faster_than(mut self, times: f64) -> Self {
-        self.target = if times > 1.0 {
-            format!("{times:.0} times less")
-        } else {
-            "not more".to_owned()
-        };
-        self.met = self.ratio.map(|ratio| ratio >= times);
+    /// The target: ours is at most so many times theirs.
+    pub fn at_most_times(mut self, bound: f64) -> Self {
+        self.target = format!("at most {bound:.2}x");
+        self.met = self.ratio.map(|ratio| ratio <= bound);
+        self
+    }
+
+    /// The target: ours is at least so many times theirs.
+    pub fn at_least_times(mut self, bound: f64) -> Self {
+        self.target = format!("at least {bound:.2}x");
+        self.met = self.ratio.map(|ratio| ratio >= bound);
         self
     }
 
     fn line(&self) -> String {
         let ratio = self
             .ratio
-            .map_or(String::new(), |ratio| format!("{ratio:.1}x"));
+            .map_or(String::new(), |ratio| format!("{ratio:.2}x"));
         let met = match self.met {
             Some(true) => "met",
             Some(false) => "missed",
             None => "",
         };
         format!(
-            "{:<44} {:>24} {:>24} {ratio:>7}  {:<14} {met}",
+            "{:<52} {:>26} {:>26} {ratio:>7}  {:<15} {met}",
             self.name, self.ours, self.theirs, self.target
         )
     }
@@ -119,8 +130,8 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<44} {:>24} {:>24} {:>7}  target",
-            "median (spread, count)", "windlass", "docker.io", "ratio"
+            "{:<52} {:>26} {:>26} {:>7}  target",
+            "median (spread, count)", "windlass", "peer", "ratio"
         )?;
         for row in &self.0 {
             writeln!(f, "{}", row.line())?;
@@ -149,13 +160,19 @@ mod tests {
         );
         assert!(
             Row::once("time", 1.0, 10.0, "s")
-                .faster_than(10.0)
+                .at_most_times(0.1)
                 .line()
                 .ends_with("met")
         );
         assert!(
             Row::once("time", 1.1, 10.0, "s")
-                .faster_than(10.0)
+                .at_most_times(0.1)
+                .line()
+                .ends_with("missed")
+        );
+        assert!(
+            Row::once("requests", 9.0, 10.0, "/s")
+                .at_least_times(1.0)
                 .line()
                 .ends_with("missed")
         );

@@ -35,7 +35,7 @@ pub fn measure(cache: &Cache, program: &Path, binaries: &Path, table: &mut Table
             theirs,
             "s",
         )
-        .faster_than(10.0),
+        .at_most_times(0.1),
     );
     table.add(Row::ours(
         "VPS: … of which create (install)",

@@ -1,5 +1,5 @@
 //! Machines on this computer, made for real. Needs root, and the binaries for hosts in the folder that
-//! `WINDLASS_BINARIES` names (`cargo xtask engine` builds them and prints it).
+//! `WINDLASS_BINARIES` names (`cargo xtask binaries` builds them and prints it).
 
 mod nested;
 mod scene;

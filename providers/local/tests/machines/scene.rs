@@ -11,7 +11,7 @@ use windlass_provider::{Context, CreateRequest, Instance, OptionValues, Provider
 use windlass_provider_local::Local;
 
 /// Why a test cannot run.
-pub const WHY: &str = "WINDLASS_BINARIES has to name the folder of the binaries for hosts; `cargo xtask engine` prints it";
+pub const WHY: &str = "WINDLASS_BINARIES has to name the folder of the binaries for hosts; `cargo xtask binaries` prints it";
 
 pub struct Scene {
     folder: Option<tempfile::TempDir>,

@@ -1,4 +1,4 @@
-//! `cargo xtask engine`: the binaries for hosts, static, each built alone, and compressed where the command line finds them.
+//! `cargo xtask binaries` and `cargo xtask engine`: the binaries for hosts, static, each built alone, and compressed where the command line finds them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,6 +28,28 @@ pub struct Options {
     /// Some of the binaries only
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
+}
+
+/// The engine alone.
+#[derive(clap::Args, Clone, Debug)]
+pub struct EngineOptions {
+    /// The architecture
+    #[arg(long, default_value = "x86_64")]
+    arch: String,
+    /// The cargo profile: `engine` is small and takes minutes, `engine-dev` is for tests
+    #[arg(long, default_value = "engine")]
+    profile: String,
+}
+
+/// Builds the engine alone; the path of the program.
+pub fn engine(options: &EngineOptions) -> Result<PathBuf> {
+    let options = Options {
+        arch: vec![options.arch.clone()],
+        profile: options.profile.clone(),
+        only: vec!["windlassd".to_owned()],
+    };
+    build(&options)?;
+    program(&options, "windlassd")
 }
 
 /// Builds, compresses, and prints the sizes; the folder to give as `WINDLASS_BINARIES`.
