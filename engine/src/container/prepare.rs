@@ -51,6 +51,22 @@ impl Engine {
             .transpose()
     }
 
+    /// Only who says so shares it.
+    fn joined_ipc(&self, mode: &str) -> Result<Option<i32>> {
+        if let Some(other) = mode.strip_prefix("container:") {
+            let other = self.containers.find(other)?;
+            let shares =
+                other.read(|r| matches!(r.host_config.ipc_mode.as_str(), "shareable" | "host"));
+            if !shares {
+                return Err(Error::message(format!(
+                    "can't join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                    other.id
+                )));
+            }
+        }
+        self.joined(mode)
+    }
+
     /// The specification for the runtime; sources of binds are checked.
     pub(super) fn specification(
         &self,
@@ -82,7 +98,7 @@ impl Engine {
             mounts,
             netns,
             pid_of: self.joined(&host.pid_mode)?,
-            ipc_of: self.joined(&host.ipc_mode)?,
+            ipc_of: self.joined_ipc(&host.ipc_mode)?,
             log_path: super::logs::path(&container.folder, &record.id),
             journal: log_options::journal(record, &log_attributes)?,
             log_attributes,
@@ -247,7 +263,8 @@ fn process(record: &Record) -> ProcessSpec {
     let config = &record.config;
     let mut env = environment(config);
     if config.tty && !env.iter().any(|v| v.starts_with("TERM=")) {
-        env.insert(1, "TERM=xterm".to_owned());
+        let at = 1 + usize::from(!config.hostname.is_empty());
+        env.insert(at.min(env.len()), "TERM=xterm".to_owned());
     }
     let size = match record.host_config.console_size[..] {
         [rows, columns] if rows > 0 && columns > 0 => Some((rows as u16, columns as u16)),

@@ -74,6 +74,7 @@ impl Engine {
                 container.kept.store(false, Ordering::Release);
             }
             halted?;
+            self.tell(&container, "stop");
         }
         container.update_in_memory(|r| r.state.restart_count = 0);
         let begun = self.begin(&container).await;
@@ -129,6 +130,7 @@ impl Engine {
         if container.status() == Status::Paused {
             self.runtime.resume(&container.id).await?;
             container.update(|r| r.state.status = Status::Running);
+            self.tell(container, "unpause");
         }
         self.send_signal(container, number).await?;
         let ended = progress.wait_for(|p| p.exits > before);
@@ -164,8 +166,14 @@ impl Engine {
 
     /// `docker kill`.
     pub async fn kill(&self, id: &str, text: &str) -> Result<()> {
-        let number =
-            signal::parse(text).ok_or_else(|| Error::invalid(format!("Invalid signal: {text}")))?;
+        let number = signal::parse(text).ok_or_else(|| {
+            let is_number = text.parse::<u32>().is_ok_and(|n| n > 0);
+            Error::invalid(if is_number {
+                format!("the linux daemon does not support signal {text}")
+            } else {
+                format!("Invalid signal: {text}")
+            })
+        })?;
         let words = |e: Error| {
             Error::new(
                 e.kind,

@@ -35,6 +35,14 @@ fn sizes(req: &Req) -> Sizes {
 /// `POST /containers/create`.
 pub async fn create(engine: &Arc<Engine>, req: &mut Req) -> Result<Reply> {
     let spec: CreateContainer = req.required_json().await?;
+    let endpoints = &spec.networking_config.endpoints_config;
+    if req.version < (1, 44) && endpoints.len() > 1 {
+        let names: Vec<&str> = endpoints.keys().map(String::as_str).collect();
+        return Err(Error::invalid(format!(
+            "Container cannot be connected to network endpoints: {}",
+            names.join(", ")
+        )));
+    }
     let name = req.query("name").unwrap_or_default().to_owned();
     let platform = req.query("platform");
     let made = engine.create(&name, spec, platform).await?;

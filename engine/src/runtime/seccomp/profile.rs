@@ -87,7 +87,7 @@ pub fn read(text: &str, place: Place) -> Result<(Policy, u64), String> {
         return Err("seccomp profiles with a listener are not supported".to_owned());
     }
     if !profile.architectures.is_empty() && !profile.arch_map.is_empty() {
-        return Err("both 'architectures' and 'archMap' are specified in the seccomp profile, use either 'architectures' or 'archMap'".to_owned());
+        return Err("'architectures' and 'archMap' were specified in the seccomp profile, use either 'architectures' or 'archMap'".to_owned());
     }
     let default = action(&profile.default_action, profile.default_errno_ret)?;
     let mut rules = Vec::new();
@@ -186,7 +186,7 @@ fn add(rules: &mut Vec<Rule>, entry: Entry) -> Result<(), String> {
         name, mut names, ..
     } = entry;
     if !name.is_empty() && !names.is_empty() {
-        return Err("both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'".to_owned());
+        return Err("'name' and 'names' were specified in the seccomp profile, use either 'name' or 'names'".to_owned());
     }
     names.extend(Some(name).filter(|n| !n.is_empty()));
     let rule = |conditions| -> Result<Rule, String> {
@@ -320,11 +320,11 @@ mod tests {
             (r#"{"defaultAction":"x"}"#, "unknown action"),
             (
                 r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["a"],"archMap":[{"architecture":"a"}]}"#,
-                "both 'architectures' and 'archMap'",
+                "'architectures' and 'archMap'",
             ),
             (
                 r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"a","names":["a"],"action":"SCMP_ACT_ALLOW"}]}"#,
-                "both 'name' and 'names'",
+                "'name' and 'names'",
             ),
             (
                 r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"a","action":"SCMP_ACT_ALLOW","args":[{"index":7,"op":"SCMP_CMP_EQ"}]}]}"#,
