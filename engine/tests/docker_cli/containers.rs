@@ -265,6 +265,35 @@ fn a_profile_says_which_calls_there_are() {
 }
 
 #[test]
+fn programs_of_32_bits_run_under_the_default_filter() {
+    use std::os::unix::fs::PermissionsExt as _;
+    with_engine(|b| {
+        // The smallest program for 32-bit x86: `exit(42)`.
+        let program = hex(
+            "7f454c460101010000000000000000000200030001000000548004083400000000000000000000003400200001000000\
+             000000000100000000000000008004080080040860000000600000000500000000100000b801000000bb2a000000cd80",
+        );
+        let path = b.path("narrow");
+        std::fs::write(&path, program).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // A kernel that cannot do it tells nothing.
+        if std::process::Command::new(&path)
+            .status()
+            .is_ok_and(|s| s.code() == Some(42))
+        {
+            let mount = format!("{}:/narrow:ro", path.display());
+            let (code, said) = b.fails(&["run", "--rm", "-v", &mount, "box", "/narrow"]);
+            assert_eq!(code, 42, "{said}");
+        }
+    });
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(16)).collect();
+    digits.chunks(2).map(|d| (d[0] * 16 + d[1]) as u8).collect()
+}
+
+#[test]
 fn a_start_outlives_the_engine_though_its_record_cannot_be_written() {
     with_engine(|b| {
         let id = b.ok(&["create", "--name", "cc", "box", "sleep", "100"]);
