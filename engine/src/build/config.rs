@@ -1,42 +1,28 @@
 //! Instructions that change an image's configuration only.
 
-use windlass_engine_api::types::HealthConfig;
-
-use super::dockerfile::{Arguments, Instruction, parse, words};
+use super::dockerfile::{Arguments, Instruction, parse};
+use super::expand::Lexer;
+use super::health;
 use crate::container::error::{Error, Result};
+use crate::container::signal;
 use crate::image::{ImageConfig, RunConfig};
 
 /// The shell of shell forms where SHELL names no other.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
-/// Where `$NAME` means a variable.
-const VARIABLES_IN: [&str; 7] = [
-    "ENV",
-    "LABEL",
-    "EXPOSE",
-    "USER",
-    "WORKDIR",
-    "VOLUME",
-    "STOPSIGNAL",
-];
-
-/// Applies `--change` instructions, as of `docker import`.
+/// Applies `--change` instructions, as of `docker import` and `docker commit`.
 pub fn apply_changes(config: &mut ImageConfig, changes: &[String]) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
-    for mut instruction in parse(&changes.join("\n"))? {
-        if VARIABLES_IN.contains(&instruction.keyword.as_str()) {
-            let env = &config.config.env;
-            instruction.text = super::expand::expand(&instruction.text, &|name| {
-                let line = |line: &String| {
-                    let value = line.strip_prefix(name)?.strip_prefix('=')?;
-                    Some(value.to_owned())
-                };
-                env.iter().find_map(line)
-            })?;
-        }
-        if !apply(config, &instruction)? {
+    let mut command_set = false;
+    for instruction in parse(&changes.join("\n"))? {
+        let env = config.config.env.clone();
+        let lexer = Lexer {
+            escape: instruction.escape,
+            lookup: &|name| value_of(&env, name),
+        };
+        if apply(config, &mut command_set, &instruction, &lexer)?.is_none() {
             return Err(Error::invalid(format!(
                 "{} is not a valid change command",
                 instruction.keyword
@@ -46,73 +32,155 @@ pub fn apply_changes(config: &mut ImageConfig, changes: &[String]) -> Result<()>
     Ok(())
 }
 
+/// The value of a variable in `NAME=value` lines.
+pub fn value_of(env: &[String], name: &str) -> Option<String> {
+    env.iter()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        .map(str::to_owned)
+}
+
 /// The command line of a form.
 pub fn command(config: &RunConfig, arguments: Arguments) -> Vec<String> {
     match arguments {
         Arguments::Exec(list) => list,
-        Arguments::Shell(text) => {
-            let default = || SHELL.map(str::to_owned).to_vec();
-            let mut line = config.shell.clone().unwrap_or_else(default);
-            line.push(text);
-            line
-        }
+        Arguments::Shell(text) => shell_line(config, text),
     }
 }
 
-/// Applies an instruction, its variables expanded; `false` if it is not one of this kind.
-pub fn apply(config: &mut ImageConfig, instruction: &Instruction) -> Result<bool> {
+/// The shell with a text to run.
+pub fn shell_line(config: &RunConfig, text: String) -> Vec<String> {
+    let default = || SHELL.map(str::to_owned).to_vec();
+    let mut line = config.shell.clone().unwrap_or_else(default);
+    line.push(text);
+    line
+}
+
+/// Applies an instruction; what the history says of it, or `None` if it is not one of this kind. `command_set` is whether a CMD came before
+/// in the same file: an ENTRYPOINT drops the one of the base only, which was meant for the base's own.
+pub fn apply(
+    config: &mut ImageConfig,
+    command_set: &mut bool,
+    instruction: &Instruction,
+    lexer: &Lexer<'_>,
+) -> Result<Option<String>> {
     let text = instruction.text.as_str();
     let run = &mut config.config;
-    match instruction.keyword.as_str() {
-        "CMD" => run.cmd = Some(command(run, instruction.arguments())),
+    let located =
+        |error: Error| Error::invalid(format!("failed to process {text:?}: {}", error.message));
+    let one = |text: &str| lexer.single(text).map_err(located);
+    let all = |list: Vec<String>| -> Result<Vec<String>> { list.iter().map(|t| one(t)).collect() };
+    let shown = match instruction.keyword.as_str() {
+        "CMD" => {
+            let line = match (text, instruction.arguments()) {
+                ("", _) => Vec::new(),
+                (_, arguments) => command(run, arguments),
+            };
+            *command_set = true;
+            let shown = format!("CMD [{}]", quoted(&line));
+            run.cmd = Some(line);
+            shown
+        }
         "ENTRYPOINT" => {
-            run.entrypoint = Some(command(run, instruction.arguments()));
-            // A base's command was meant for its own entrypoint.
-            run.cmd = None;
-        }
-        "ENV" => {
-            for (name, value) in pairs(instruction)? {
-                set_env(&mut run.env, &name, &value);
+            let line = match (text, instruction.arguments()) {
+                ("", _) => Vec::new(),
+                (_, arguments) => command(run, arguments),
+            };
+            if !*command_set {
+                run.cmd = None;
             }
+            let shown = format!("ENTRYPOINT [{}]", quoted(&line));
+            run.entrypoint = Some(line).filter(|line| !line.is_empty());
+            shown
         }
-        "LABEL" => run.labels.extend(pairs(instruction)?),
+        "ENV" | "LABEL" => {
+            let mut shown = instruction.keyword.clone();
+            for (name, value) in instruction.pairs()? {
+                let (name, value) = (one(&name)?, one(&value)?);
+                if name.is_empty() {
+                    return Err(instruction
+                        .error(&format!("{} names can not be blank", instruction.keyword)));
+                }
+                shown += &format!(" {name}={value}");
+                match instruction.keyword.as_str() {
+                    "ENV" => set_env(&mut run.env, &name, &value),
+                    _ => drop(run.labels.insert(name, value)),
+                }
+            }
+            shown
+        }
         "EXPOSE" => {
-            for port in words(text) {
-                for port in expose(instruction, &port)? {
+            let mut written = Vec::new();
+            for word in instruction.words() {
+                written.extend(lexer.several(&word).map_err(located)?);
+            }
+            for word in &written {
+                for port in exposed(word)? {
                     run.exposed_ports.insert(port, serde_json::json!({}));
                 }
             }
+            format!("EXPOSE {}", written.join(" "))
         }
-        "USER" => run.user = text.trim().to_owned(),
+        "USER" => {
+            run.user = one(text)?;
+            format!("USER {}", run.user)
+        }
         "WORKDIR" => {
-            run.working_dir = joined(
-                &run.working_dir,
-                words(text).first().map_or("", String::as_str),
-            )
+            run.working_dir = joined(&run.working_dir, &one(text)?);
+            format!("WORKDIR {}", run.working_dir)
         }
         "VOLUME" => {
-            let list = match instruction.arguments() {
-                Arguments::Exec(list) => list,
-                Arguments::Shell(text) => words(&text),
-            };
+            let list = all(instruction.list())?;
+            if list.iter().any(|path| path.trim().is_empty()) || list.is_empty() {
+                return Err(instruction.error("VOLUME specified can not be an empty string"));
+            }
+            let shown = format!("VOLUME [{}]", list.join(" "));
             for path in list {
-                if path.trim().is_empty() {
-                    return Err(instruction.error("the path of a volume cannot be empty"));
-                }
                 run.volumes.insert(path, serde_json::json!({}));
             }
+            shown
         }
-        "STOPSIGNAL" => run.stop_signal = Some(text.to_owned()),
-        "SHELL" => match instruction.arguments() {
-            Arguments::Exec(list) if !list.is_empty() => run.shell = Some(list),
-            _ => return Err(instruction.error("requires the form of a JSON list")),
-        },
-        "MAINTAINER" => config.author = Some(text.to_owned()),
-        "ONBUILD" => run.on_build.push(text.to_owned()),
-        "HEALTHCHECK" => run.healthcheck = Some(health(run, instruction)?),
-        _ => return Ok(false),
-    }
-    Ok(true)
+        "STOPSIGNAL" => {
+            let name = one(text)?;
+            if signal::parse(&name).is_none() {
+                return Err(Error::invalid(format!("Invalid signal: {name}")));
+            }
+            let shown = format!("STOPSIGNAL {name}");
+            run.stop_signal = Some(name);
+            shown
+        }
+        "SHELL" => {
+            let Arguments::Exec(list) = instruction.arguments() else {
+                return Err(instruction.error("SHELL requires the arguments to be in JSON form"));
+            };
+            if list.is_empty() {
+                return Err(instruction.error("SHELL requires at least one argument"));
+            }
+            let shown = format!("SHELL [{}]", list.join(" "));
+            run.shell = Some(list);
+            shown
+        }
+        "MAINTAINER" => {
+            config.author = Some(text.to_owned());
+            format!("MAINTAINER {text}")
+        }
+        "ONBUILD" => {
+            run.on_build.push(text.to_owned());
+            format!("ONBUILD {text}")
+        }
+        "HEALTHCHECK" => {
+            let check = health::check(instruction)?;
+            let shown = health::shown(&check);
+            run.healthcheck = Some(serde_json::to_value(check).map_err(Error::internal)?);
+            shown
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(shown))
+}
+
+fn quoted(list: &[String]) -> String {
+    let words: Vec<String> = list.iter().map(|word| format!("{word:?}")).collect();
+    words.join(" ")
 }
 
 fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
@@ -126,36 +194,21 @@ fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
     }
 }
 
-/// `A=b C=d`, or the old form `A b c`.
-pub fn pairs(instruction: &Instruction) -> Result<Vec<(String, String)>> {
-    let list = words(&instruction.text);
-    if !list.first().is_some_and(|word| word.contains('=')) {
-        let (name, value) = instruction
-            .text
-            .split_once(char::is_whitespace)
-            .ok_or_else(|| instruction.error("must have two arguments"))?;
-        return Ok(vec![(name.to_owned(), words(value.trim()).join(" "))]);
-    }
-    let pair = |word: &String| match word.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(instruction.error(&format!(
-            "syntax error - can't find = in {word:?}. Must be of the form: name=value"
-        ))),
-    };
-    list.iter().map(pair).collect()
-}
-
-/// `80`, `80/udp`, `8000-8002/tcp`.
-fn expose(instruction: &Instruction, text: &str) -> Result<Vec<String>> {
-    let bad = || instruction.error(&format!("invalid containerPort: {text}"));
+/// `80`, `80/udp`, `8000-8002/tcp`; a host's port before a colon is let through, and means nothing.
+fn exposed(text: &str) -> Result<Vec<String>> {
+    let bad = || Error::invalid(format!("invalid containerPort: {text}"));
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let range = range.rsplit(':').next().unwrap_or(range);
     let protocol = protocol.to_ascii_lowercase();
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (first, last): (u16, u16) = (
         first.parse().map_err(|_| bad())?,
         last.parse().map_err(|_| bad())?,
     );
-    if first == 0 || first > last || !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+        return Err(Error::invalid(format!("invalid proto: {protocol}")));
+    }
+    if first > last {
         return Err(bad());
     }
     Ok((first..=last)
@@ -181,92 +234,6 @@ pub fn joined(base: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-fn health(run: &RunConfig, instruction: &Instruction) -> Result<serde_json::Value> {
-    instruction.only_flags(&[
-        "interval",
-        "timeout",
-        "start-period",
-        "start-interval",
-        "retries",
-    ])?;
-    let duration = |name: &str| -> Result<i64> {
-        instruction.flag(name).map_or(Ok(0), |text| {
-            nanoseconds(text).ok_or_else(|| {
-                instruction.error(&format!(
-                    "--{name}: {text:?} is no duration, like 5s or 1m30s"
-                ))
-            })
-        })
-    };
-    let mut check = HealthConfig {
-        interval: duration("interval")?,
-        timeout: duration("timeout")?,
-        start_period: duration("start-period")?,
-        start_interval: duration("start-interval")?,
-        ..HealthConfig::default()
-    };
-    if let Some(retries) = instruction.flag("retries") {
-        check.retries = retries
-            .parse()
-            .map_err(|_| instruction.error("--retries must be a number"))?;
-    }
-    let (word, rest) = instruction
-        .text
-        .split_once(char::is_whitespace)
-        .unwrap_or((&instruction.text, ""));
-    check.test = match word.to_ascii_uppercase().as_str() {
-        "NONE" => vec!["NONE".into()],
-        "CMD" => match (Instruction {
-            text: rest.trim().to_owned(),
-            ..instruction.clone()
-        })
-        .arguments()
-        {
-            Arguments::Exec(list) => std::iter::once("CMD".to_owned()).chain(list).collect(),
-            Arguments::Shell(_) if rest.trim().is_empty() => {
-                return Err(instruction.error("missing command after HEALTHCHECK CMD"));
-            }
-            Arguments::Shell(text) if run.shell.is_none() => vec!["CMD-SHELL".into(), text],
-            shell => std::iter::once("CMD".to_owned())
-                .chain(command(run, shell))
-                .collect(),
-        },
-        other => {
-            return Err(instruction.error(&format!("unknown type {other:?} (try CMD or NONE)")));
-        }
-    };
-    serde_json::to_value(check).map_err(Error::internal)
-}
-
-/// Go's durations: `1h2m3.5s`, `100ms`.
-fn nanoseconds(text: &str) -> Option<i64> {
-    let (mut rest, mut total) = (text, 0.0_f64);
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let unit = &rest[digits..];
-        let end = unit
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(unit.len());
-        total += number
-            * match &unit[..end] {
-                "ns" => 1.0,
-                "us" | "µs" => 1e3,
-                "ms" => 1e6,
-                "s" => 1e9,
-                "m" => 6e10,
-                "h" => 3.6e12,
-                _ => return None,
-            };
-        rest = &unit[end..];
-    }
-    // The largest duration that Docker's own type holds is below 2^63 ns.
-    (total < 9.2e18).then_some(total as i64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,11 +247,14 @@ mod tests {
     #[test]
     fn each_instruction_has_its_effect() {
         let config = applied(
-            "ENV A=1 B=\"two words\"\nENV A three\nEXPOSE 80 8000-8001/udp\nWORKDIR /a\nWORKDIR b/../c\nUSER app:app\nLABEL x=y\n\
+            "ENV A=1 B=\"two words\" \"C D\"=x\nENV A three 'f'\nENV E=$B\nEXPOSE 80 8000-8001/udp\nWORKDIR /a\nWORKDIR b/../c\nUSER app:app\nLABEL x=y\n\
              VOLUME [\"/data\"]\nVOLUME /x /y\nCMD echo hi\nSTOPSIGNAL SIGINT\nONBUILD RUN x",
         );
         let run = config.config;
-        assert_eq!(run.env, ["A=three", "B=two words"]);
+        assert_eq!(
+            run.env,
+            ["A=three f", "B=two words", "C D=x", "E=two words"]
+        );
         assert_eq!(
             run.exposed_ports.keys().collect::<Vec<_>>(),
             ["80/tcp", "8000/udp", "8001/udp"]
@@ -316,12 +286,15 @@ mod tests {
     }
 
     #[test]
-    fn an_entrypoint_drops_the_command_before_it() {
-        let config = applied("CMD [\"x\"]\nENTRYPOINT [\"/e\"]");
+    fn an_entrypoint_drops_the_command_of_the_base() {
+        let mut config = applied("CMD [\"x\"]");
+        apply_changes(&mut config, &["ENTRYPOINT [\"/e\"]".to_owned()]).unwrap();
         assert_eq!(
             (config.config.cmd, config.config.entrypoint),
             (None, Some(vec!["/e".into()]))
         );
+        let own = applied("CMD [\"x\"]\nENTRYPOINT [\"/e\"]");
+        assert_eq!(own.config.cmd, Some(vec!["x".into()]));
         let shell = applied("SHELL [\"/bin/bash\", \"-c\"]\nENTRYPOINT run");
         assert_eq!(shell.config.entrypoint.unwrap(), ["/bin/bash", "-c", "run"]);
     }
@@ -343,6 +316,7 @@ mod tests {
             "ENV A",
             "SHELL sh",
             "RUN x",
+            "STOPSIGNAL what",
         ] {
             assert!(
                 apply_changes(&mut config, &[bad.to_owned()]).is_err(),

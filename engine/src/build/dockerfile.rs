@@ -1,5 +1,7 @@
 //! A Dockerfile's text → its instructions. Variables are expanded later, when their values are known.
 
+use super::expand::split;
+use super::heredoc::{self, Heredoc};
 use crate::container::error::{Error, Result};
 
 /// One instruction.
@@ -13,6 +15,12 @@ pub struct Instruction {
     pub flags: Vec<(String, String)>,
     /// What follows, on one line.
     pub text: String,
+    /// As it was written, on one line.
+    pub original: String,
+    /// A backslash, or what the directive says.
+    pub escape: char,
+    /// Here-documents, in their order.
+    pub documents: Vec<Heredoc>,
 }
 
 /// What an instruction's arguments can be.
@@ -24,26 +32,65 @@ pub enum Arguments {
     Shell(String),
 }
 
-const KEYWORDS: [&str; 18] = [
-    "ADD",
-    "ARG",
-    "CMD",
-    "COPY",
-    "ENTRYPOINT",
-    "ENV",
-    "EXPOSE",
-    "FROM",
-    "HEALTHCHECK",
-    "LABEL",
-    "MAINTAINER",
-    "ONBUILD",
-    "RUN",
-    "SHELL",
-    "STOPSIGNAL",
-    "USER",
-    "VOLUME",
-    "WORKDIR",
+/// Keywords, the flags that they take, and how many arguments they need.
+const KEYWORDS: [(&str, &[&str], Needs); 18] = [
+    (
+        "ADD",
+        &[
+            "chown",
+            "chmod",
+            "checksum",
+            "keep-git-dir",
+            "link",
+            "exclude",
+            "unpack",
+        ],
+        Needs::Two,
+    ),
+    ("ARG", &[], Needs::Some),
+    ("CMD", &[], Needs::Nothing),
+    (
+        "COPY",
+        &["from", "chown", "chmod", "link", "parents", "exclude"],
+        Needs::Two,
+    ),
+    ("ENTRYPOINT", &[], Needs::Nothing),
+    ("ENV", &[], Needs::Some),
+    ("EXPOSE", &[], Needs::Some),
+    ("FROM", &["platform"], Needs::Nothing),
+    (
+        "HEALTHCHECK",
+        &[
+            "interval",
+            "timeout",
+            "start-period",
+            "start-interval",
+            "retries",
+        ],
+        Needs::Some,
+    ),
+    ("LABEL", &[], Needs::Some),
+    ("MAINTAINER", &[], Needs::One),
+    ("ONBUILD", &[], Needs::Some),
+    ("RUN", &["mount", "network", "security"], Needs::Some),
+    ("SHELL", &[], Needs::Some),
+    ("STOPSIGNAL", &[], Needs::One),
+    ("USER", &[], Needs::One),
+    ("VOLUME", &[], Needs::Some),
+    ("WORKDIR", &[], Needs::One),
 ];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Needs {
+    Nothing,
+    Some,
+    One,
+    Two,
+}
+
+/// Flags that may be given more than once, and those that need no value.
+const REPEATED: [&str; 2] = ["mount", "exclude"];
+const SWITCHES: [&str; 4] = ["link", "parents", "keep-git-dir", "unpack"];
 
 impl Instruction {
     /// The value of a flag.
@@ -55,26 +102,17 @@ impl Instruction {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Refuses flags that are not in `known`.
-    pub fn only_flags(&self, known: &[&str]) -> Result<()> {
-        match self
-            .flags
+    /// All values of a flag.
+    pub fn all_flags<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.flags
             .iter()
-            .find(|(name, _)| !known.contains(&name.as_str()))
-        {
-            None => Ok(()),
-            Some((name, _))
-                if matches!(
-                    name.as_str(),
-                    "mount" | "network" | "security" | "link" | "parents" | "exclude"
-                ) =>
-            {
-                Err(self.error(&format!(
-                    "the --{name} option requires BuildKit, which windlassd does not have"
-                )))
-            }
-            Some((name, _)) => Err(self.error(&format!("unknown flag: {name}"))),
-        }
+            .filter(move |(flag, _)| flag == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a flag without a value is set.
+    pub fn switch(&self, name: &str) -> bool {
+        self.flag(name).is_some_and(|value| value != "false")
     }
 
     /// The exec form where it is a JSON list of strings, else the text.
@@ -85,165 +123,258 @@ impl Instruction {
         }
     }
 
-    /// An error that names the line.
-    pub fn error(&self, message: &str) -> Error {
-        Error::invalid(format!(
-            "dockerfile parse error on line {}: {}: {message}",
-            self.line, self.keyword
-        ))
+    /// The exec form's list, or the words; quotes stay on the latter.
+    pub fn list(&self) -> Vec<String> {
+        match self.arguments() {
+            Arguments::Exec(list) => list,
+            Arguments::Shell(text) => split(&text, self.escape),
+        }
     }
 
-    /// As Docker shows it in the steps.
-    pub fn shown(&self) -> String {
-        let mut shown = self.keyword.clone();
-        for (name, value) in &self.flags {
-            shown += &if value.is_empty() {
-                format!(" --{name}")
-            } else {
-                format!(" --{name}={value}")
-            };
-        }
-        format!("{shown} {}", self.text)
+    /// The words; quotes stay.
+    pub fn words(&self) -> Vec<String> {
+        split(&self.text, self.escape)
     }
+
+    /// `A=b C=d`, or the old form `A b c`; quotes stay.
+    pub fn pairs(&self) -> Result<Vec<(String, String)>> {
+        let list = self.words();
+        if !list.first().is_some_and(|word| word.contains('=')) {
+            let (name, value) = self.text.split_once(char::is_whitespace).ok_or_else(|| {
+                Error::invalid(format!("{} must have two arguments", self.keyword))
+            })?;
+            return Ok(vec![(name.to_owned(), value.trim_start().to_owned())]);
+        }
+        let pair = |word: &String| match word.split_once('=') {
+            Some(("", _)) => Err(self.error(&format!("{} names can not be blank", self.keyword))),
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+            None => Err(Error::invalid(format!(
+                "Syntax error - can't find = in {word:?}. Must be of the form: name=value"
+            ))),
+        };
+        list.iter().map(pair).collect()
+    }
+
+    /// An error that names the line.
+    pub fn error(&self, message: &str) -> Error {
+        at_line(self.line, message)
+    }
+}
+
+fn at_line(line: usize, message: &str) -> Error {
+    Error::invalid(format!("dockerfile parse error line {line}: {message}"))
 }
 
 /// Parses a whole file.
 pub fn parse(text: &str) -> Result<Vec<Instruction>> {
+    let text = text.trim_start_matches('\u{feff}');
     let escape = escape_directive(text)?;
     let mut instructions = Vec::new();
-    let mut pending: Option<(usize, String)> = None;
-    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        let trimmed = line.trim_start();
-        if trimmed.starts_with('#') || (pending.is_some() && trimmed.is_empty()) {
+    let mut lines = text.lines().enumerate();
+    while let Some((number, first)) = lines.next() {
+        let first = first.trim();
+        if first.is_empty() || first.starts_with('#') {
             continue;
         }
-        let (start, mut joined) = pending.take().unwrap_or((number + 1, String::new()));
-        let line = if joined.is_empty() { trimmed } else { line };
-        match line.trim_end().strip_suffix(escape) {
-            Some(more) => {
-                joined.push_str(more);
-                pending = Some((start, joined));
-            }
-            None => {
-                joined.push_str(line.trim_end());
-                instructions.extend(instruction(start, &joined)?);
+        let mut joined = String::new();
+        let mut line = Some(first);
+        while let Some(text) = line {
+            let Some(more) = continued(text, escape) else {
+                joined.push_str(text);
+                break;
+            };
+            joined.push_str(more);
+            // Comments and empty lines in between do not end it.
+            line = lines
+                .by_ref()
+                .map(|(_, line)| line)
+                .find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
+        }
+        let mut parsed = instruction(number + 1, joined.trim(), escape)?;
+        if matches!(parsed.keyword.as_str(), "RUN" | "COPY" | "ADD") {
+            parsed.documents = heredoc::opened(&parsed.text, escape)?;
+            for document in &mut parsed.documents {
+                document
+                    .fill(&mut lines.by_ref().map(|(_, line)| line))
+                    .map_err(|error| at_line(number + 1, &error.message))?;
             }
         }
-    }
-    if let Some((start, joined)) = pending {
-        instructions.extend(instruction(start, &joined)?);
+        check(&parsed)?;
+        instructions.push(parsed);
     }
     if instructions.is_empty() {
-        return Err(Error::invalid("the Dockerfile cannot be empty"));
+        return Err(Error::invalid("file with no instructions"));
     }
     Ok(instructions)
 }
 
+/// The line without the escape that continues it.
+fn continued(line: &str, escape: char) -> Option<&str> {
+    let rest = line.trim_end_matches([' ', '\t']).strip_suffix(escape)?;
+    (!rest.ends_with(escape)).then_some(rest)
+}
+
 /// `# escape=` in the first lines.
 fn escape_directive(text: &str) -> Result<char> {
+    let mut found = None;
     for line in text.lines() {
-        let Some((name, value)) = line
+        let directive = line
             .trim()
             .strip_prefix('#')
-            .and_then(|rest| rest.split_once('='))
-        else {
+            .and_then(|rest| rest.split_once('='));
+        let Some((name, value)) = directive.map(|(name, value)| (name.trim(), value.trim())) else {
             break;
         };
-        if name.trim().eq_ignore_ascii_case("escape") {
-            return match value.trim() {
-                "\\" => Ok('\\'),
-                "`" => Ok('`'),
-                other => Err(Error::invalid(format!(
-                    "invalid escape token {other:?}: must be ` or \\"
-                ))),
+        if !name.chars().all(|c| c.is_ascii_alphanumeric()) {
+            break;
+        }
+        if name.eq_ignore_ascii_case("escape") {
+            if found.is_some() {
+                return Err(Error::invalid(
+                    "only one escape parser directive can be used",
+                ));
+            }
+            found = match value {
+                "\\" => Some('\\'),
+                "`" => Some('`'),
+                other => {
+                    return Err(Error::invalid(format!(
+                        "invalid escape token '{other}' does not match ` or \\"
+                    )));
+                }
             };
         }
     }
-    Ok('\\')
+    Ok(found.unwrap_or('\\'))
 }
 
-fn instruction(line: usize, text: &str) -> Result<Option<Instruction>> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Ok(None);
-    }
+fn instruction(line: usize, text: &str, escape: char) -> Result<Instruction> {
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let keyword = word.to_ascii_uppercase();
-    if !KEYWORDS.contains(&keyword.as_str()) {
-        return Err(Error::invalid(format!(
-            "dockerfile parse error on line {line}: unknown instruction: {word}"
-        )));
+    if !KEYWORDS.iter().any(|(known, ..)| *known == keyword) {
+        return Err(at_line(line, &format!("unknown instruction: {keyword}")));
     }
-    let mut rest = rest.trim_start();
-    let mut flags = Vec::new();
-    while let Some(flag) = rest.strip_prefix("--") {
-        let (flag, after) = flag.split_once(char::is_whitespace).unwrap_or((flag, ""));
-        if flag.is_empty() {
-            break;
-        }
-        let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
-        flags.push((name.to_owned(), value.to_owned()));
-        rest = after.trim_start();
-    }
-    let parsed = Instruction {
+    let (flags, rest) = flags(rest.trim(), escape);
+    Ok(Instruction {
         line,
         keyword,
         flags,
         text: rest.to_owned(),
+        original: text.to_owned(),
+        escape,
+        documents: Vec::new(),
+    })
+}
+
+/// Takes `--name=value` off the beginning; quotes in it keep blanks together.
+fn flags(text: &str, escape: char) -> (Vec<(String, String)>, &str) {
+    let (mut found, mut rest) = (Vec::new(), text);
+    while rest.starts_with("--") {
+        let Some(word) = split(rest, escape).into_iter().next() else {
+            break;
+        };
+        let after = rest[word.len()..].trim_start();
+        if word == "--" {
+            return (found, after);
+        }
+        let (name, value) = word[2..].split_once('=').unwrap_or((&word[2..], "\0"));
+        found.push((name.to_owned(), value.to_owned()));
+        rest = after;
+    }
+    (found, rest)
+}
+
+/// What can be said without knowing any value.
+fn check(parsed: &Instruction) -> Result<()> {
+    let keyword = parsed.keyword.as_str();
+    let Some((_, known, needs)) = KEYWORDS.iter().find(|(name, ..)| *name == keyword) else {
+        return Ok(());
     };
-    if parsed.text.is_empty() {
-        return Err(parsed.error("requires at least one argument"));
-    }
-    if matches!(parsed.keyword.as_str(), "RUN" | "COPY" | "ADD")
-        && parsed.text.contains("<<")
-        && heredoc(&parsed.text)
-    {
-        return Err(parsed.error("here-documents require BuildKit, which windlassd does not have"));
-    }
-    Ok(Some(parsed))
-}
-
-/// Only a whole file's word starts with `<<`; in RUN's shell text it may mean a shift or the shell's own here-document on one line.
-fn heredoc(text: &str) -> bool {
-    text.starts_with("<<")
-}
-
-/// Splits like a shell does: blanks separate, quotes and backslashes keep together; the quotes stay out.
-pub fn words(text: &str) -> Vec<String> {
-    let (mut words, mut word, mut open) = (Vec::new(), String::new(), false);
-    let mut quote = None;
-    let mut characters = text.chars();
-    while let Some(c) = characters.next() {
-        match (quote, c) {
-            (Some(q), c) if c == q => quote = None,
-            (Some('"') | None, '\\') => {
-                let next = characters.next().unwrap_or('\\');
-                if quote.is_some() && !matches!(next, '"' | '\\' | '$') {
-                    word.push('\\');
-                }
-                word.push(next);
-                open = true;
-            }
-            (None, '"' | '\'') => {
-                quote = Some(c);
-                open = true;
-            }
-            (None, c) if c.is_whitespace() => {
-                if open {
-                    words.push(std::mem::take(&mut word));
-                    open = false;
-                }
-            }
-            (_, c) => {
-                word.push(c);
-                open = true;
-            }
+    for (at, (name, value)) in parsed.flags.iter().enumerate() {
+        if !known.contains(&name.as_str()) {
+            return Err(parsed.error(&format!("Unknown flag: {name}")));
+        }
+        if value == "\0" && !SWITCHES.contains(&name.as_str()) {
+            return Err(parsed.error(&format!("Missing a value on flag: {name}")));
+        }
+        let again = parsed.flags[..at].iter().any(|(other, _)| other == name);
+        if again && !REPEATED.contains(&name.as_str()) {
+            return Err(parsed.error(&format!("Duplicate flag specified: {name}")));
         }
     }
-    if open {
-        words.push(word);
+    let empty = parsed.text.is_empty();
+    match needs {
+        Needs::Some if empty => {
+            return Err(parsed.error(&format!("{keyword} requires at least one argument")));
+        }
+        Needs::One if empty => {
+            return Err(parsed.error(&format!("{keyword} requires exactly one argument")));
+        }
+        Needs::Two if empty => {
+            return Err(parsed.error(&format!("{keyword} requires at least two arguments")));
+        }
+        Needs::Two if parsed.list().len() < 2 => {
+            return Err(parsed.error(&format!(
+                "{keyword} requires at least two arguments, but only one was provided. Destination could not be determined"
+            )));
+        }
+        _ => {}
     }
-    words
+    match keyword {
+        "ENV" | "LABEL" => drop(parsed.pairs()?),
+        "FROM" => drop(from(parsed)?),
+        "ONBUILD" => trigger(parsed)?,
+        "SHELL" if !matches!(parsed.arguments(), Arguments::Exec(_)) => {
+            return Err(parsed.error("SHELL requires the arguments to be in JSON form"));
+        }
+        "HEALTHCHECK" => drop(super::health::check(parsed)?),
+        "RUN" | "CMD" | "ENTRYPOINT" | "COPY" | "ADD" | "VOLUME" => {
+            let list: Result<Vec<serde_json::Value>, _> = serde_json::from_str(&parsed.text);
+            if list.is_ok_and(|list| list.iter().any(|word| !word.is_string())) {
+                return Err(parsed.error(
+                    "when using JSON array syntax, arrays must be comprised of strings only",
+                ));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// `FROM image [AS name]`: both.
+pub fn from(parsed: &Instruction) -> Result<(String, Option<String>)> {
+    let list = parsed.words();
+    match list.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [base] => Ok((base.to_owned(), None)),
+        [base, word, name] if word.eq_ignore_ascii_case("as") => {
+            let name = name.to_lowercase();
+            let plain = name.starts_with(|c: char| c.is_ascii_lowercase())
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c));
+            if !plain {
+                return Err(parsed.error(&format!(
+                    "invalid name for build stage: {name:?}, name can't start with a number or contain symbols"
+                )));
+            }
+            Ok((base.to_owned(), Some(name)))
+        }
+        _ => Err(parsed.error("FROM requires either one or three arguments")),
+    }
+}
+
+/// What an ONBUILD may hold.
+fn trigger(parsed: &Instruction) -> Result<()> {
+    let word = parsed.words().first().map(|word| word.to_ascii_uppercase());
+    match word.as_deref() {
+        Some("ONBUILD") => {
+            Err(parsed.error("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"))
+        }
+        Some(word @ ("MAINTAINER" | "FROM")) => {
+            Err(parsed.error(&format!("{word} isn't allowed as an ONBUILD trigger")))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -267,20 +398,51 @@ mod tests {
             parsed[2].arguments(),
             Arguments::Exec(vec!["x".into(), "y".into()])
         );
-        assert_eq!(parsed[2].shown(), "CMD [\"x\", \"y\"]");
+        assert_eq!(parsed[0].original, "from --platform=linux/amd64 a AS b");
+    }
+
+    #[test]
+    fn documents_follow_their_instruction() {
+        let parsed = parse(
+            "# escape=`\nFROM a\nRUN <<EOF\n# kept\n  x `\nEOF\nCOPY <<a <<-\"b\" /d/\none\na\n\t$two\n\tb\nCMD x",
+        )
+        .unwrap();
+        assert_eq!(parsed[1].documents[0].content, "# kept\n  x `\n");
+        let [a, b] = &parsed[2].documents[..] else {
+            panic!("two documents")
+        };
+        assert_eq!((a.content.as_str(), a.expands), ("one\n", true));
+        assert_eq!((b.content.as_str(), b.expands), ("$two\n", false));
+        assert_eq!(parsed[3].line, 12);
     }
 
     #[test]
     fn mistakes_name_their_line() {
         for (text, wanted) in [
-            ("", "cannot be empty"),
+            ("", "no instructions"),
             ("FROM a\nRUNN x", "line 2: unknown instruction: RUNN"),
-            ("FROM a\nRUN", "line 2: RUN: requires at least one argument"),
+            ("FROM a\nRUN", "line 2: RUN requires at least one argument"),
+            ("FROM a\nRUN <<EOF\nx\nE", "line 2: unterminated heredoc"),
+            ("# escape=x\nFROM a", "invalid escape token 'x'"),
+            ("FROM a b", "FROM requires either one or three arguments"),
+            ("FROM a AS 1", "invalid name for build stage"),
             (
-                "FROM a\nRUN <<EOF\nx\nEOF",
-                "line 2: RUN: here-documents require BuildKit",
+                "FROM a\nCOPY x",
+                "requires at least two arguments, but only one",
             ),
-            ("# escape=x\nFROM a", "invalid escape token"),
+            ("FROM a\nENV A", "ENV must have two arguments"),
+            ("FROM a\nENV A=b C", "can't find = in \"C\""),
+            ("FROM a\nRUN --x=y z", "Unknown flag: x"),
+            ("FROM a\nCOPY --chown a b", "Missing a value on flag: chown"),
+            (
+                "FROM a\nONBUILD FROM x",
+                "FROM isn't allowed as an ONBUILD trigger",
+            ),
+            (
+                "FROM a\nSHELL sh",
+                "SHELL requires the arguments to be in JSON form",
+            ),
+            ("FROM a\nCMD [1]", "comprised of strings only"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(
@@ -289,14 +451,5 @@ mod tests {
                 error.message
             );
         }
-    }
-
-    #[test]
-    fn words_are_split_like_a_shell_does() {
-        assert_eq!(
-            words(r#"a "b c" d\ e 'f"g' """#),
-            ["a", "b c", "d e", "f\"g", ""]
-        );
-        assert_eq!(words(r#"K="a\"b""#), ["K=a\"b"]);
     }
 }

@@ -1,33 +1,53 @@
-//! Building images from a Dockerfile, one instruction after the other, each an image of its own that the next build finds again.
+//! Building images from a Dockerfile, one instruction after the other, each an image of its own that the next build finds again; stages
+//! that do not need each other side by side.
 //!
-//! Deliberately absent: BuildKit (its flags and here-documents are refused), `ADD` of a URL.
+//! Deliberately absent: BuildKit's protocol (so no secrets and no agent of the client), clones of repositories.
 
+mod arrival;
+mod cache;
+mod command;
 mod commit;
 mod config;
 mod context;
 mod copy;
 mod dockerfile;
 mod expand;
+mod extract;
+mod fetch;
+mod health;
+mod heredoc;
+mod job;
+mod mode;
+mod mount;
 mod options;
+mod pattern;
+mod plan;
+mod prune;
+mod report;
 mod run;
 mod stage;
+mod tree;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio_util::io::SyncIoBridge;
 use windlass_engine_api::types::{ErrorDetail, Progress};
 
 pub use config::apply_changes;
 
-use crate::container::error::{Error, Result};
-use crate::container::parts::{BuildRequest, Builder, Networks, ProgressSink, Reader, Runtime};
+use crate::container::error::Result;
+use crate::container::parts::{
+    BuildRequest, Builder, Built, CacheItem, Networks, ProgressSink, PruneBuild, Reader, Runtime,
+};
 use crate::container::removal::remove_dir_all;
-use crate::container::{files, rooted};
 use crate::image::LocalImages;
+use cache::Cache;
+use job::Job;
 use options::Options;
-use stage::Build;
+use plan::Plan;
+use report::Report;
+use stage::{Failure, blocking};
 
 /// Builds with the engine's own images, processes and networks.
 #[derive(Clone)]
@@ -35,6 +55,7 @@ pub struct LocalBuilder {
     images: LocalImages,
     runtime: Arc<dyn Runtime>,
     networks: Arc<dyn Networks>,
+    cache: Cache,
     scratch: PathBuf,
 }
 
@@ -61,6 +82,7 @@ impl LocalBuilder {
             images,
             runtime,
             networks,
+            cache: Cache::open(root)?,
             scratch,
         })
     }
@@ -92,24 +114,23 @@ impl Builder for LocalBuilder {
         request: BuildRequest,
         context: Reader,
         progress: ProgressSink,
-    ) -> Result<()> {
-        let options = Options::read(&request.parameters)?;
+    ) -> Result<Option<Built>> {
+        let mut options = Options::read(&request.parameters)?;
         let (_, folder) = self.new_folder()?;
         let scratch = Scratch(folder);
-        let target = scratch.0.join("context");
-        fs_err::create_dir(&target)?;
-        let archive = SyncIoBridge::new(context);
-        let into = target.clone();
-        tokio::task::spawn_blocking(move || -> Result<()> {
-            let root = rooted::open_root(&into)?;
-            let archive = crate::image::decompress(archive)?;
-            files::put(&root, "/", archive, files::Unpacking::default())
-        })
-        .await
-        .map_err(Error::internal)??;
-        let mut build = Build::new(self, options, request.auth, &target, progress.clone())?;
-        match build.run().await {
-            Err(stage::Failure::Command { message, code }) => {
+        let arrived = arrival::arrive(&mut options, context, &scratch.0).await?;
+        let plan = Plan::new(arrived.instructions, &options)?;
+        let report = Report::new(progress.clone(), options.quiet);
+        let job = Job::new(
+            self.clone(),
+            options,
+            request.auth,
+            (&scratch.0, arrived.source),
+            plan,
+            report,
+        );
+        match job.run().await {
+            Err(Failure::Command { message, code }) => {
                 let detail = ErrorDetail {
                     code: Some(code),
                     message: message.clone(),
@@ -122,10 +143,20 @@ impl Builder for LocalBuilder {
                     })
                     .await
                     .ok();
-                Ok(())
+                Ok(None)
             }
-            Err(stage::Failure::Other(error)) => Err(error),
-            Ok(()) => Ok(()),
+            Err(Failure::Other(error)) => Err(error),
+            Ok(built) => Ok(Some(built)),
         }
+    }
+
+    async fn prune(&self, wanted: PruneBuild) -> Result<(Vec<String>, u64)> {
+        let this = self.clone();
+        blocking(move || this.prune_now(&wanted)).await
+    }
+
+    async fn cache(&self) -> Result<Vec<CacheItem>> {
+        let this = self.clone();
+        blocking(move || this.items()).await
     }
 }

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use windlass_engine_api::types::{HostConfig, Progress};
+use windlass_engine_api::Source as Stream;
+use windlass_engine_api::types::HostConfig;
 
-use super::stage::Failure;
+use super::job::short;
+use super::stage::{Failure, Stage};
 use super::{LocalBuilder, Scratch};
 use crate::container::error::{Error, Result};
-use crate::container::parts::{Connect, MountSpec, Netns, ProcessSpec, ProgressSink, RunSpec};
+use crate::container::parts::{Connect, Connected, MountSpec, Netns, ProcessSpec, RunSpec};
 use crate::container::{MountRecord, resolv_conf};
 use crate::image::Image;
 
@@ -22,8 +24,22 @@ pub struct Workshop {
     folder: Option<Scratch>,
 }
 
+/// A command of a step, and how it runs.
+pub struct Command {
+    /// The process.
+    pub process: ProcessSpec,
+    /// `default`, `none`, `host`, or a network's name.
+    pub network: String,
+    /// Limits and names of other hosts.
+    pub host: HostConfig,
+    /// What `--mount` asks for.
+    pub mounts: Vec<MountSpec>,
+    /// As the client hears of it.
+    pub shown: String,
+}
+
 impl Workshop {
-    /// Mounts `image` with a new writable layer.
+    /// Mounts `image` with a new writable layer. Blocking.
     pub fn open(builder: &LocalBuilder, image: &Image) -> Result<Self> {
         let (id, folder) = builder.new_folder()?;
         let folder = Some(Scratch(folder));
@@ -47,41 +63,38 @@ impl Workshop {
             .map_or(Path::new(""), |folder| &folder.0)
     }
 
-    /// Unmounts; the writable layer's folder.
+    /// Unmounts; the writable layer's folder. Blocking.
     pub fn close(&self) -> Result<PathBuf> {
         self.builder.images.overlays.unmount(&self.id)?;
         Ok(self.builder.images.overlays.upper(&self.id))
     }
 
-    /// Runs a command; its output goes to the progress.
-    pub async fn run(
-        &self,
-        process: ProcessSpec,
-        network: &str,
-        progress: &ProgressSink,
-    ) -> Result<(), Failure> {
-        let shown = process.args.join(" ");
+    /// Runs a command; its output goes to the client.
+    pub(super) async fn run(&self, stage: &Stage<'_>, command: Command) -> Result<(), Failure> {
         let runtime = &self.builder.runtime;
-        fs_err::write(self.folder().join("step"), &shown).map_err(Error::from)?;
-        let spec = self.specification(process, network).await?;
+        fs_err::write(self.folder().join("step"), &command.shown).map_err(Error::from)?;
+        let shown = command.shown.clone();
+        let spec = self.specification(command).await?;
         runtime.create(&spec).await?;
         let attachment = runtime.attach(&self.id).await?;
         runtime.start(&self.id).await?;
         let mut output = attachment.output;
+        let mut texts = [Text::default(), Text::default()];
         while let Some(frame) = output.recv().await {
-            let stream = String::from_utf8_lossy(&frame.data).into_owned();
-            progress
-                .send(Progress {
-                    stream,
-                    ..Progress::default()
-                })
-                .await
-                .ok();
+            let errors = frame.source == Stream::Stderr;
+            let text = texts[usize::from(errors)].add(&frame.data);
+            match errors {
+                // Red, as Docker has it.
+                true => stage.say(&format!("\u{1b}[91m{text}\u{1b}[0m")).await,
+                false => stage.say(&text).await,
+            }
         }
         let exit = runtime.wait(&self.id).await?;
         runtime.delete(&self.id).await?;
         self.builder.networks.disconnect(&self.id).await?;
+        fs_err::remove_file(self.folder().join("step")).map_err(Error::from)?;
         if exit.code != 0 {
+            stage.say_removed(short(&self.id)).await;
             let message = format!(
                 "The command '{shown}' returned a non-zero code: {}",
                 exit.code
@@ -94,30 +107,28 @@ impl Workshop {
         Ok(())
     }
 
-    async fn specification(&self, process: ProcessSpec, network: &str) -> Result<RunSpec> {
-        let mut nameserver = None;
-        let netns = match network {
-            "none" => Netns::None,
-            "host" => Netns::Host,
-            other => {
-                let network = if matches!(other, "default" | "") {
-                    "bridge"
-                } else {
-                    other
-                };
-                let wanted = Connect {
-                    container: self.id.clone(),
-                    network: network.into(),
-                    ..Connect::default()
-                };
-                let connected = self.builder.networks.connect(&wanted).await?;
-                nameserver = connected.nameserver;
-                Netns::Path(connected.netns)
-            }
+    async fn connected(&self, network: &str) -> Result<(Netns, Option<Connected>)> {
+        let network = match network {
+            "none" => return Ok((Netns::None, None)),
+            "host" => return Ok((Netns::Host, None)),
+            "default" | "" => "bridge",
+            other => other,
         };
+        let wanted = Connect {
+            container: self.id.clone(),
+            network: network.into(),
+            ..Connect::default()
+        };
+        let connected = self.builder.networks.connect(&wanted).await?;
+        Ok((Netns::Path(connected.netns.clone()), Some(connected)))
+    }
+
+    async fn specification(&self, command: Command) -> Result<RunSpec> {
+        let (netns, connected) = self.connected(&command.network).await?;
         let folder = self.folder();
-        let hostname = self.id.get(..12).unwrap_or_default().to_owned();
+        let hostname = short(&self.id).to_owned();
         let host_resolvers = fs_err::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let nameserver = connected.as_ref().and_then(|got| got.nameserver.clone());
         let resolvers = resolv_conf(
             &HostConfig::default(),
             &host_resolvers,
@@ -127,7 +138,7 @@ impl Workshop {
         let files = [
             (
                 "hosts",
-                "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned(),
+                hosts(&command.host, &hostname, connected.as_ref())?,
             ),
             ("hostname", format!("{hostname}\n")),
             ("resolv.conf", resolvers),
@@ -135,29 +146,82 @@ impl Workshop {
         let mut mounts = Vec::new();
         for (name, content) in files {
             fs_err::write(folder.join(name), content)?;
-            mounts.push(etc_mount(folder, name));
+            let source = folder.join(name);
+            mounts.push(bind(source, &format!("/etc/{name}"), true));
         }
+        mounts.extend(command.mounts);
         Ok(RunSpec {
             id: self.id.clone(),
             folder: folder.to_owned(),
             rootfs: self.rootfs.clone(),
-            process,
+            process: command.process,
             hostname,
+            host: command.host,
             mounts,
             netns,
-            log_path: folder.join("output.log"),
+            // The output goes to the client alone.
+            log_path: PathBuf::new(),
             ..RunSpec::default()
         })
     }
 }
 
-fn etc_mount(folder: &Path, name: &str) -> MountSpec {
-    let source = folder.join(name);
+/// Output that may be cut within a character.
+#[derive(Default)]
+struct Text {
+    rest: Vec<u8>,
+}
+
+impl Text {
+    /// All but the beginning of a character whose end is not there yet.
+    fn add(&mut self, bytes: &[u8]) -> String {
+        self.rest.extend_from_slice(bytes);
+        let cut = match std::str::from_utf8(&self.rest) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => self.rest.len(),
+        };
+        let rest = self.rest.split_off(cut);
+        let whole = std::mem::replace(&mut self.rest, rest);
+        String::from_utf8_lossy(&whole).into_owned()
+    }
+}
+
+/// `/etc/hosts`.
+fn hosts(host: &HostConfig, hostname: &str, connected: Option<&Connected>) -> Result<String> {
+    let mut text =
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+            .to_owned();
+    for line in &host.extra_hosts {
+        let (name, address) = line
+            .split_once([':', '='])
+            .ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{line}\"")))?;
+        let gateway = connected.map(|got| got.endpoint.gateway.as_str());
+        let address = match address {
+            "host-gateway" => gateway
+                .filter(|gateway| !gateway.is_empty())
+                .ok_or_else(|| Error::invalid("unable to derive the IP value for host-gateway"))?,
+            address => address.trim_matches(['[', ']']),
+        };
+        if address.parse::<std::net::IpAddr>().is_err() {
+            return Err(Error::invalid(format!(
+                "invalid IP address in add-host: \"{address}\""
+            )));
+        }
+        text += &format!("{address}\t{name}\n");
+    }
+    if let Some(address) = connected.map(|got| got.endpoint.ip_address.as_str()) {
+        text += &format!("{address}\t{hostname}\n");
+    }
+    Ok(text)
+}
+
+/// A bind mount.
+pub fn bind(source: PathBuf, target: &str, writable: bool) -> MountSpec {
     let record = MountRecord {
         kind: "bind".into(),
         source: source.display().to_string(),
-        destination: format!("/etc/{name}"),
-        rw: true,
+        destination: target.to_owned(),
+        rw: writable,
         propagation: "rprivate".into(),
         ..MountRecord::default()
     };
@@ -180,15 +244,49 @@ impl Drop for Workshop {
                     .and(builder.networks.disconnect(&id).await),
                 false => Ok(()),
             };
-            let discarded = builder.images.overlays.discard(&id).map_err(Error::from);
-            if let Err(error) = ended.and(discarded) {
-                tracing::warn!(%error, id, "a build step was not taken away");
-            }
-            drop(folder);
+            let gone = tokio::task::spawn_blocking(move || {
+                let discarded = builder.images.overlays.discard(&id).map_err(Error::from);
+                if let Err(error) = ended.and(discarded) {
+                    tracing::warn!(%error, id, "a build step was not taken away");
+                }
+                drop(folder);
+            });
+            gone.await.ok();
         };
         match tokio::runtime::Handle::try_current() {
             Ok(handle) => drop(handle.spawn(cleanup)),
             Err(_) => tracing::debug!("the engine ends; the step is taken away at its next start"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_stay_whole() {
+        let mut text = Text::default();
+        assert_eq!(text.add(&[b'a', 0xc3]), "a");
+        assert_eq!(text.add(&[0xa4, 0xff]), "ä\u{fffd}");
+        assert_eq!(text.add(b"x"), "x");
+    }
+
+    #[test]
+    fn names_of_other_hosts() {
+        let host = |line: &str| HostConfig {
+            extra_hosts: vec![line.to_owned()],
+            ..HostConfig::default()
+        };
+        let text = hosts(&host("db:10.0.0.1"), "me", None).unwrap();
+        assert!(text.ends_with("10.0.0.1\tdb\n"), "{text}");
+        assert!(
+            hosts(&host("six:[::2]"), "me", None)
+                .unwrap()
+                .ends_with("::2\tsix\n")
+        );
+        for bad in ["db", "db:x", "db:host-gateway"] {
+            assert!(hosts(&host(bad), "me", None).is_err(), "{bad}");
         }
     }
 }

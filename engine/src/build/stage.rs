@@ -1,20 +1,18 @@
-//! The run of a build: stages, variables, the cache, what the client reads.
+//! The run of a stage: variables, the cache, one instruction after the other, each an image of its own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-use windlass_engine_api::RegistryAuth;
-use windlass_engine_api::types::Progress;
+use std::sync::Arc;
 
 use super::commit::{Done, commit};
-use super::context::Source;
-use super::dockerfile::{Instruction, parse, words};
-use super::options::Options;
+use super::dockerfile::{Instruction, parse};
+use super::expand::Lexer;
+use super::job::{FREE_ARGS, Finished, Job, short};
+use super::report::stream;
 use super::run::Workshop;
-use super::{LocalBuilder, config, expand};
+use super::{config, plan};
 use crate::container::error::{Error, Result};
-use crate::container::parts::{Images as _, ProcessSpec, ProgressSink, Pull};
-use crate::image::{Image, ImageConfig, ImageMeta, Platform, Reference};
+use crate::image::{Image, ImageConfig, ImageMeta, Platform};
 
 /// Why a build ended.
 pub enum Failure {
@@ -35,501 +33,337 @@ impl<T: Into<Error>> From<T> for Failure {
     }
 }
 
-/// Variables that need no ARG to be given.
-const FREE_ARGS: [&str; 10] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-];
-/// As in Docker's own images.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A stage, up to the instruction that was done last.
-#[derive(Clone, Default)]
-pub(super) struct Stage {
-    name: Option<String>,
+pub(super) struct Stage<'a> {
+    pub(super) job: &'a Job,
+    pub(super) index: usize,
     pub(super) config: ImageConfig,
     /// The image so far; `None` for scratch.
     pub(super) image: Option<String>,
+    /// Values of ARGs.
     args: BTreeMap<String, String>,
-}
-
-/// A build.
-pub(super) struct Build<'a> {
-    pub(super) builder: &'a LocalBuilder,
-    options: Options,
-    auth: BTreeMap<String, RegistryAuth>,
-    pub(super) context: Source,
-    progress: ProgressSink,
-    /// ARGs before the first FROM.
-    global: BTreeMap<String, String>,
-    pub(super) done: Vec<Stage>,
-    stage: Option<Stage>,
+    command_set: bool,
     /// Once a step was not found, those after it are not looked for.
     cached: bool,
 }
 
-impl<'a> Build<'a> {
-    pub(super) fn new(
-        builder: &'a LocalBuilder,
-        options: Options,
-        auth: BTreeMap<String, RegistryAuth>,
-        context: &Path,
-        progress: ProgressSink,
-    ) -> Result<Self> {
-        let context = Source::open(context)?;
-        let cached = !options.no_cache;
-        Ok(Self {
-            builder,
-            options,
-            auth,
-            context,
-            progress,
-            global: BTreeMap::new(),
-            done: Vec::new(),
-            stage: None,
-            cached,
-        })
-    }
+/// What a step did.
+pub(super) struct Step {
+    /// What the cache finds it by.
+    pub key: String,
+    /// For the history.
+    pub shown: String,
+    /// Where it worked.
+    pub workshop: Option<Arc<Workshop>>,
+    /// Where something was mounted meanwhile.
+    pub mounted: Vec<String>,
+}
 
-    /// Everything, to the names of the result.
-    pub(super) async fn run(&mut self) -> Result<(), Failure> {
-        let path = self.options.dockerfile.clone();
-        let text = self.context.read(&path).map_err(|error| {
-            Error::invalid(format!("failed to read dockerfile: open {path}: {error}"))
-        })?;
-        let instructions = parse(&text)?;
-        let total = instructions.len() + usize::from(!self.options.labels.is_empty());
-        for (number, instruction) in instructions.iter().enumerate() {
-            if instruction.keyword == "FROM" && self.target_reached() {
-                break;
-            }
-            self.say(&format!(
-                "Step {}/{total} : {}\n",
-                number + 1,
-                instruction.shown()
-            ))
-            .await;
-            self.step(instruction).await?;
-        }
-        if !self.options.target.is_empty() && !self.target_reached() {
-            return Err(Error::invalid(format!(
-                "failed to reach build target {} in Dockerfile",
-                self.options.target
-            ))
-            .into());
-        }
-        self.add_labels(total).await?;
-        let id = self.stage.as_ref().and_then(|stage| stage.image.clone());
-        let id =
-            id.ok_or_else(|| Error::invalid("No image was generated. Is your Dockerfile empty?"))?;
-        let aux = Some(serde_json::json!({ "ID": id }));
-        self.progress
-            .send(Progress {
-                aux,
-                ..Progress::default()
-            })
-            .await
-            .ok();
-        self.say(&format!("Successfully built {}\n", short(&id)))
-            .await;
-        for name in self.options.names.clone() {
-            self.builder.images.store.tag(&id, &name)?;
-            self.say(&format!("Successfully tagged {}\n", name.familiar()))
-                .await;
-        }
-        if self.options.quiet {
-            let stream = format!("{id}\n");
-            self.progress
-                .send(Progress {
-                    stream,
-                    ..Progress::default()
-                })
-                .await
-                .ok();
-        }
-        Ok(())
-    }
+/// Runs work that blocks.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Error::internal)?
+}
 
-    fn target_reached(&self) -> bool {
-        let target = &self.options.target;
-        let stage = self.stage.as_ref();
-        !target.is_empty()
-            && stage.is_some_and(|stage| {
-                stage.name.as_deref() == Some(&target.to_lowercase())
-                    || target.parse() == Ok(self.done.len())
-            })
-    }
-
-    async fn add_labels(&mut self, total: usize) -> Result<(), Failure> {
-        if self.options.labels.is_empty() {
-            return Ok(());
-        }
-        let quoted = |text: &String| {
-            format!(
-                "\"{}\"",
-                text.replace('\\', "\\\\")
-                    .replace('"', "\\\"")
-                    .replace('$', "\\$")
-            )
+impl<'a> Stage<'a> {
+    /// Builds the whole stage.
+    pub(super) async fn build(job: &'a Job, index: usize) -> Result<Finished, Failure> {
+        let mut this = Self {
+            job,
+            index,
+            config: ImageConfig::default(),
+            image: None,
+            args: BTreeMap::new(),
+            command_set: false,
+            cached: !job.options.no_cache,
         };
-        let pairs: Vec<String> = self
-            .options
-            .labels
-            .iter()
-            .map(|(k, v)| format!("{}={}", quoted(k), quoted(v)))
-            .collect();
-        let instruction = Instruction {
-            line: 0,
-            keyword: "LABEL".into(),
-            flags: Vec::new(),
-            text: pairs.join(" "),
-        };
-        self.say(&format!("Step {total}/{total} : {}\n", instruction.shown()))
-            .await;
-        self.step(&instruction).await
-    }
-
-    async fn step(&mut self, instruction: &Instruction) -> Result<(), Failure> {
-        match instruction.keyword.as_str() {
-            "FROM" => return self.from(instruction).await,
-            "ARG" => return self.arg(instruction).await,
-            _ => {}
-        }
-        let Some(mut stage) = self.stage.take() else {
-            return Err(instruction
-                .error("no build stage in current context: the file must begin with FROM")
-                .into());
-        };
-        let outcome = self.in_stage(&mut stage, instruction).await;
-        self.stage = Some(stage);
-        outcome
-    }
-
-    async fn in_stage(
-        &mut self,
-        stage: &mut Stage,
-        instruction: &Instruction,
-    ) -> Result<(), Failure> {
-        let mut instruction = instruction.clone();
-        if !matches!(
-            instruction.keyword.as_str(),
-            "RUN" | "CMD" | "ENTRYPOINT" | "SHELL" | "ONBUILD" | "HEALTHCHECK" | "MAINTAINER"
-        ) {
-            instruction.text = stage.expand(&instruction.text)?;
-            for (_, value) in &mut instruction.flags {
-                *value = stage.expand(value)?;
-            }
-        }
-        match instruction.keyword.as_str() {
-            "RUN" => self.run_command(stage, &instruction).await,
-            "COPY" | "ADD" => self.copy(stage, &instruction).await,
-            _ => self.configure(stage, &instruction).await,
-        }
-    }
-
-    /// An instruction that changes the configuration; WORKDIR makes its folder, too.
-    async fn configure(
-        &mut self,
-        stage: &mut Stage,
-        instruction: &Instruction,
-    ) -> Result<(), Failure> {
-        if instruction.keyword != "HEALTHCHECK" {
-            instruction.only_flags(&[])?;
-        }
-        let before = stage.config.clone();
-        config::apply(&mut stage.config, instruction)?;
-        let key = instruction.shown();
-        let shown = format!("/bin/sh -c #(nop)  {key}");
-        if self.found(stage, &key).await? {
-            return Ok(());
-        }
-        let workshop = match instruction.keyword.as_str() {
-            "WORKDIR" => Some(self.make_workdir(stage, &before)?),
-            _ => None,
-        };
-        self.finish(stage, key, shown, workshop.flatten()).await
-    }
-
-    fn make_workdir(&self, stage: &Stage, before: &ImageConfig) -> Result<Option<Workshop>> {
-        use std::os::fd::AsFd as _;
-        let image = self.image_of(&Stage {
-            config: before.clone(),
-            ..stage.clone()
-        })?;
-        let workshop = Workshop::open(self.builder, &image)?;
-        let root = crate::container::rooted::open_root(&workshop.rootfs)?;
-        crate::container::rooted::make_directories(
-            root.as_fd(),
-            Path::new(&stage.config.config.working_dir),
-        )?;
-        Ok(Some(workshop))
-    }
-
-    async fn run_command(
-        &mut self,
-        stage: &mut Stage,
-        instruction: &Instruction,
-    ) -> Result<(), Failure> {
-        instruction.only_flags(&[])?;
-        let args = config::command(&stage.config.config, instruction.arguments());
-        let given = stage.args_of_commands(&self.options.build_args);
-        let key = format!("RUN {} {}", given.join(" "), args.join("\u{1}"));
-        if self.found(stage, &key).await? {
-            return Ok(());
-        }
-        let workshop = Workshop::open(self.builder, &self.image_of(stage)?)?;
-        self.say(&format!(" ---> Running in {}\n", short(&workshop.id)))
-            .await;
-        let run = &stage.config.config;
-        let mut env = run.env.clone();
-        env.extend(given);
-        if !env.iter().any(|variable| variable.starts_with("PATH=")) {
-            env.push(PATH.to_owned());
-        }
-        let process = ProcessSpec {
-            args: args.clone(),
-            env,
-            cwd: run.working_dir.clone(),
-            user: run.user.clone(),
-            ..ProcessSpec::default()
-        };
-        workshop
-            .run(process, &self.options.network, &self.progress)
-            .await?;
-        self.say(&format!(
-            " ---> Removed intermediate container {}\n",
-            short(&workshop.id)
+        let planned = &job.plan.stages[index];
+        let (mut number, total) = (planned.first, job.plan.total);
+        this.say(&format!(
+            "Step {number}/{total} : {}\n",
+            planned.from.original
         ))
         .await;
-        self.finish(stage, key, args.join(" "), Some(workshop))
-            .await
-    }
-
-    /// Makes the step's image and says so.
-    pub(super) async fn finish(
-        &mut self,
-        stage: &mut Stage,
-        key: String,
-        shown: String,
-        workshop: Option<Workshop>,
-    ) -> Result<(), Failure> {
-        let parent = stage.image.clone();
-        let layers = match &parent {
-            Some(id) => self
-                .builder
-                .images
-                .store
-                .layer_dirs(&self.builder.images.store.resolve(id)?),
-            None => Vec::new(),
-        };
-        let upper: Option<PathBuf> = workshop.as_ref().map(Workshop::close).transpose()?;
-        let (images, config) = (self.builder.images.clone(), stage.config.clone());
-        let id = tokio::task::spawn_blocking(move || {
-            commit(
-                &images,
-                Done {
-                    parent: parent.as_deref(),
-                    config,
-                    key,
-                    shown,
-                    upper,
-                    layers,
-                },
-            )
+        this.from().await?;
+        this.say_image().await;
+        for instruction in &planned.steps {
+            number += 1;
+            this.say(&format!(
+                "Step {number}/{total} : {}\n",
+                instruction.original
+            ))
+            .await;
+            this.step(instruction).await?;
+            this.say_image().await;
+        }
+        Ok(Finished {
+            config: this.config,
+            image: this.image,
         })
-        .await
-        .map_err(Error::internal)??;
-        drop(workshop);
-        stage.take_over(&self.builder.images.store.resolve(&id)?);
-        self.say(&format!(" ---> {}\n", short(&id))).await;
-        Ok(())
     }
 
-    /// Looks for an image that the same step made on the same image before.
-    pub(super) async fn found(&mut self, stage: &mut Stage, key: &str) -> Result<bool> {
-        if !self.cached {
-            return Ok(false);
-        }
-        let same = |image: &Image| {
-            image.meta.parent == stage.image && image.meta.build_step.as_deref() == Some(key)
-        };
-        let newest = self
-            .builder
-            .images
-            .store
-            .list()?
-            .into_iter()
-            .filter(same)
-            .max_by_key(|image| image.config.created.clone());
-        let Some(image) = newest else {
-            self.cached = false;
-            return Ok(false);
-        };
-        stage.take_over(&image);
-        self.say(" ---> Using cache\n").await;
-        self.say(&format!(" ---> {}\n", short(&image.id))).await;
-        Ok(true)
+    async fn say_image(&self) {
+        let id = self.image.as_deref().map(short).unwrap_or_default();
+        self.say(&format!(" ---> {id}\n")).await;
     }
 
-    /// What the stage has so far, to be mounted.
-    pub(super) fn image_of(&self, stage: &Stage) -> Result<Image> {
-        match &stage.image {
-            Some(id) => Ok(self.builder.images.store.resolve(id)?),
-            None => Ok(Image {
-                id: "scratch".into(),
-                repo_tags: Vec::new(),
-                repo_digests: Vec::new(),
-                size: 0,
-                config: ImageConfig::default(),
-                meta: ImageMeta::default(),
-            }),
-        }
-    }
-
-    async fn arg(&mut self, instruction: &Instruction) -> Result<(), Failure> {
-        for word in words(&instruction.text) {
-            let (name, default) = word
-                .split_once('=')
-                .map_or((word.as_str(), None), |(n, d)| (n, Some(d)));
-            let default = match (&self.stage, default) {
-                (Some(stage), Some(text)) => Some(stage.expand(text)?),
-                (None, Some(text)) => Some(expand::expand(text, &|name| {
-                    self.global.get(name).cloned()
-                })?),
-                (_, None) => None,
-            };
-            let given = self.options.build_args.get(name).cloned().or(default);
-            match &mut self.stage {
-                Some(stage) => {
-                    let value = given.or_else(|| self.global.get(name).cloned());
-                    stage
-                        .args
-                        .extend(value.map(|value| (name.to_owned(), value)));
-                }
-                None => self
-                    .global
-                    .extend(given.map(|value| (name.to_owned(), value))),
-            }
-        }
-        Ok(())
-    }
-
-    async fn from(&mut self, instruction: &Instruction) -> Result<(), Failure> {
-        instruction.only_flags(&["platform"])?;
-        self.done.extend(self.stage.take());
-        let global = |text: &str| expand::expand(text, &|name| self.global.get(name).cloned());
-        let list = words(&global(&instruction.text)?);
-        let (base, name) = match list.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            [base] => (base.to_owned(), None),
-            [base, word, name] if word.eq_ignore_ascii_case("as") => {
-                (base.to_owned(), Some(name.to_lowercase()))
-            }
-            _ => {
-                return Err(instruction
-                    .error("requires either one or three arguments: FROM image [AS name]")
-                    .into());
-            }
-        };
-        let platform = instruction
-            .flag("platform")
-            .map(global)
-            .transpose()?
-            .or_else(|| self.options.platform.clone());
-        let mut stage = Stage {
-            name,
-            ..Stage::default()
-        };
-        if base == "scratch" {
+    async fn from(&mut self) -> Result<(), Failure> {
+        let planned = &self.job.plan.stages[self.index];
+        if let Some(earlier) = self.job.plan.base_stage(self.index) {
+            let finished = self.job.finished(earlier).await?;
+            (self.config, self.image) = (finished.config.clone(), finished.image.clone());
+        } else if planned.base == "scratch" {
             let host = Platform::host();
-            stage.config = ImageConfig {
+            self.config = ImageConfig {
                 architecture: host.architecture,
                 os: host.os,
                 ..ImageConfig::default()
             };
-        } else if let Some(earlier) = self
-            .done
-            .iter()
-            .rev()
-            .find(|stage| stage.name.as_deref() == Some(&base.to_lowercase()))
-        {
-            (stage.config, stage.image) = (earlier.config.clone(), earlier.image.clone());
         } else {
-            stage.take_over(&self.base(&base, platform.as_deref()).await?);
+            let platform = planned.platform.as_deref();
+            let platform = platform.or(self.job.options.platform.as_deref());
+            let image = self.job.base(self.index, &planned.base, platform).await?;
+            self.take_over(&image);
         }
-        if let Some(id) = &stage.image {
-            self.say(&format!(" ---> {}\n", short(id))).await;
-        } else {
-            self.say(" ---> \n").await;
+        let env = &mut self.config.config.env;
+        if !env.iter().any(|variable| variable.starts_with("PATH=")) {
+            env.push(PATH.to_owned());
         }
-        let triggers = std::mem::take(&mut stage.config.config.on_build);
-        self.stage = Some(stage);
-        for trigger in triggers {
-            for instruction in parse(&trigger)? {
-                self.say(&format!(
-                    "# Executing build trigger : {}\n",
-                    instruction.shown()
-                ))
+        self.triggers().await
+    }
+
+    async fn triggers(&mut self) -> Result<(), Failure> {
+        let triggers = std::mem::take(&mut self.config.config.on_build);
+        let count = triggers.len();
+        if count > 0 {
+            let plural = if count > 1 { "s" } else { "" };
+            self.say(&format!("# Executing {count} build trigger{plural}\n"))
                 .await;
-                Box::pin(self.step(&instruction)).await?;
-            }
+        }
+        for trigger in triggers {
+            let parsed = parse(&trigger)?;
+            let [instruction] = &parsed[..] else {
+                return Err(Error::invalid("onbuild trigger should be a single expression").into());
+            };
+            self.step(instruction).await?;
         }
         Ok(())
     }
 
-    /// An image of this host, pulled when it is not here.
-    pub(super) async fn base(&self, name: &str, platform: Option<&str>) -> Result<Image> {
-        let store = &self.builder.images.store;
-        match store.resolve(name) {
-            Ok(image) if !self.options.pull => return Ok(image),
-            Err(error) if error.status() != 404 => return Err(error.into()),
-            _ => {}
-        }
-        let reference = Reference::parse(name)?;
-        let wanted_name = reference.to_string();
-        let keys = [reference.registry.as_str(), "https://index.docker.io/v1/"];
-        let keys = if reference.registry == "docker.io" {
-            &keys[..]
-        } else {
-            &keys[..1]
-        };
-        let auth = keys.iter().find_map(|key| self.auth.get(*key)).cloned();
-        let wanted = Pull {
-            reference: wanted_name,
-            auth,
-            platform: platform.map(str::to_owned),
-        };
-        self.builder
-            .images
-            .pull(wanted, self.progress.clone())
-            .await?;
-        Ok(store.resolve(name)?)
-    }
-
-    pub(super) async fn say(&self, text: &str) {
-        if !self.options.quiet {
-            self.progress
-                .send(Progress {
-                    stream: text.to_owned(),
-                    ..Progress::default()
-                })
+    async fn step(&mut self, instruction: &Instruction) -> Result<(), Failure> {
+        match instruction.keyword.as_str() {
+            "ARG" => self.arg(instruction).await,
+            "RUN" => self.run_command(instruction).await,
+            "COPY" | "ADD" => self
+                .copy(instruction)
                 .await
-                .ok();
+                .map_err(|failure| match failure {
+                    Failure::Other(error) => {
+                        let message = format!("{} failed: {}", instruction.keyword, error.message);
+                        Failure::Other(Error::new(error.kind, message))
+                    }
+                    other => other,
+                }),
+            _ => self.configure(instruction).await,
         }
     }
-}
 
-impl Stage {
-    /// Whether `--from` means this one.
-    pub(super) fn is_called(&self, name: &str) -> bool {
-        self.name.as_deref() == Some(&name.to_lowercase())
+    async fn arg(&mut self, instruction: &Instruction) -> Result<(), Failure> {
+        let mut shown = "ARG".to_owned();
+        let platforms = plan::platforms(self.job.options.platform.as_deref());
+        for word in instruction.words() {
+            let word = self.expand(instruction, &word)?;
+            let (name, default) = match word.split_once('=') {
+                Some((name, default)) => (name, Some(default.to_owned())),
+                None => (word.as_str(), None),
+            };
+            if name.is_empty() {
+                return Err(instruction.error("ARG names can not be blank").into());
+            }
+            self.job.declare(name);
+            let given = self.job.options.build_args.get(name).cloned();
+            let global = || self.job.plan.values.get(name).cloned();
+            let value = given.or_else(|| default.clone()).or_else(global);
+            let value = value.or_else(|| platforms.get(name).cloned());
+            self.args
+                .extend(value.map(|value| (name.to_owned(), value)));
+            shown += &match default {
+                Some(default) => format!(" {name}={default}"),
+                None => format!(" {name}"),
+            };
+        }
+        self.record(shown, None).await
+    }
+
+    /// An instruction that changes the configuration; WORKDIR makes its folder, too.
+    async fn configure(&mut self, instruction: &Instruction) -> Result<(), Failure> {
+        let mut config = self.config.clone();
+        let mut command_set = self.command_set;
+        let applied = {
+            let lexer = Lexer {
+                escape: instruction.escape,
+                lookup: &|name| self.value(name),
+            };
+            config::apply(&mut config, &mut command_set, instruction, &lexer)?
+        };
+        let shown = applied.ok_or_else(|| instruction.error("unknown instruction"))?;
+        let before = self.image_of()?;
+        (self.config, self.command_set) = (config, command_set);
+        let folder = (instruction.keyword == "WORKDIR").then_some(before);
+        self.record(shown, folder).await
+    }
+
+    /// A step that no process runs for. With the image before it, the working directory is made.
+    async fn record(&mut self, shown: String, folder: Option<Image>) -> Result<(), Failure> {
+        let space = if folder.is_some() { "" } else { " " };
+        let shown = format!("/bin/sh -c #(nop) {space}{shown}");
+        if self.found(&shown, &shown).await? {
+            return Ok(());
+        }
+        let id = hex::encode(rand::random::<[u8; 6]>());
+        self.say(&format!(" ---> Running in {id}\n")).await;
+        let mut workshop = None;
+        if let Some(image) = folder {
+            let (builder, path) = (
+                self.job.builder.clone(),
+                self.config.config.working_dir.clone(),
+            );
+            let opened = blocking(move || {
+                let workshop = Workshop::open(&builder, &image)?;
+                let root = crate::container::rooted::open_root(&workshop.rootfs)?;
+                use std::os::fd::AsFd as _;
+                crate::container::rooted::make_directories(root.as_fd(), Path::new(&path))?;
+                Ok(workshop)
+            });
+            workshop = Some(Arc::new(opened.await?));
+        }
+        self.say_removed(&id).await;
+        self.finish(Step {
+            key: shown.clone(),
+            shown,
+            workshop,
+            mounted: Vec::new(),
+        })
+        .await
+    }
+
+    pub(super) async fn say_removed(&self, id: &str) {
+        if self.job.options.remove {
+            let id = short(id);
+            self.say(&format!(" ---> Removed intermediate container {id}\n"))
+                .await;
+        }
+    }
+
+    /// Makes the step's image.
+    pub(super) async fn finish(&mut self, step: Step) -> Result<(), Failure> {
+        let store = &self.job.builder.images.store;
+        let parent = self.image.clone();
+        let layers = match &parent {
+            Some(id) => store.layer_dirs(&store.resolve(id)?),
+            None => Vec::new(),
+        };
+        let images = self.job.builder.images.clone();
+        let cache = self.job.builder.cache.clone();
+        let config = self.config.clone();
+        let id = blocking(move || {
+            let upper: Option<PathBuf> = step
+                .workshop
+                .as_ref()
+                .map(|workshop| workshop.close())
+                .transpose()?;
+            let id = commit(
+                &images,
+                Done {
+                    parent: parent.as_deref(),
+                    config,
+                    key: step.key.clone(),
+                    shown: step.shown,
+                    upper,
+                    layers,
+                    mounted: step.mounted,
+                },
+            )?;
+            cache.remember_step(parent.as_deref(), &step.key, &id)?;
+            Ok(id)
+        })
+        .await?;
+        self.take_over(&store.resolve(&id)?);
+        Ok(())
+    }
+
+    /// Looks for an image that the same step made on the same image before.
+    pub(super) async fn found(&mut self, key: &str, shown: &str) -> Result<bool> {
+        if !self.cached {
+            return Ok(false);
+        }
+        let image = match self.job.options.cache_from.is_empty() {
+            true => self.found_here(key),
+            false => self.found_in_sources(shown)?,
+        };
+        let Some(image) = image else {
+            self.cached = false;
+            return Ok(false);
+        };
+        self.take_over(&image);
+        self.say(" ---> Using cache\n").await;
+        Ok(true)
+    }
+
+    fn found_here(&self, key: &str) -> Option<Image> {
+        let builder = &self.job.builder;
+        let id = builder.cache.step(self.image.as_deref(), key)?;
+        let image = builder.images.store.resolve(&id).ok()?;
+        (image.id == id && image.meta.parent == self.image).then_some(image)
+    }
+
+    /// An image given by `--cache-from` that went the same way and one step further.
+    fn found_in_sources(&self, shown: &str) -> Result<Option<Image>> {
+        let (past, layers) = (&self.config.history, &self.config.rootfs.diff_ids);
+        for source in &self.job.cache_sources {
+            let (history, all) = (&source.config.history, &source.config.rootfs.diff_ids);
+            let same = history.len() > past.len()
+                && history.iter().zip(past).all(|(a, b)| {
+                    (&a.created_by, &a.created, a.empty_layer)
+                        == (&b.created_by, &b.created, b.empty_layer)
+                })
+                && all.starts_with(layers);
+            let Some(next) = history.get(past.len()).filter(|_| same) else {
+                continue;
+            };
+            if next.created_by.as_deref() != Some(shown) {
+                continue;
+            }
+            let mut config = self.config.clone();
+            config.created.clone_from(&next.created);
+            config.history.push(next.clone());
+            if next.empty_layer != Some(true) {
+                let Some(layer) = all.get(layers.len()) else {
+                    continue;
+                };
+                config.rootfs.diff_ids.push(layer.clone());
+            }
+            config.rootfs.kind = "layers".into();
+            let meta = ImageMeta {
+                parent: self.image.clone(),
+                build_step: Some(shown.to_owned()),
+                ..ImageMeta::default()
+            };
+            let bytes = serde_json::to_vec(&config).map_err(std::io::Error::from)?;
+            let store = &self.job.builder.images.store;
+            return Ok(Some(store.resolve(&store.add(&bytes, &meta)?)?));
+        }
+        Ok(None)
+    }
+
+    /// What the stage has so far, to be mounted.
+    pub(super) fn image_of(&self) -> Result<Image> {
+        image_or_scratch(self.job, self.image.as_deref())
     }
 
     fn take_over(&mut self, image: &Image) {
@@ -537,43 +371,48 @@ impl Stage {
         self.image = Some(image.id.clone());
     }
 
-    /// ENV outweighs ARG.
-    fn expand(&self, text: &str) -> Result<String> {
-        expand::expand(text, &|name| {
-            let of_env = self
-                .config
-                .config
-                .env
-                .iter()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            of_env
-                .map(str::to_owned)
-                .or_else(|| self.args.get(name).cloned())
-        })
+    /// The value of a variable: ENV outweighs ARG.
+    pub(super) fn value(&self, name: &str) -> Option<String> {
+        config::value_of(&self.config.config.env, name).or_else(|| self.args.get(name).cloned())
     }
 
-    /// `NAME=value` of the ARGs that a command sees.
-    fn args_of_commands(&self, given: &BTreeMap<String, String>) -> Vec<String> {
-        let in_env = |name: &str| {
-            self.config
-                .config
-                .env
-                .iter()
-                .any(|line| line.split('=').next() == Some(name))
+    /// A word with its variables.
+    pub(super) fn expand(&self, instruction: &Instruction, word: &str) -> Result<String> {
+        let lexer = Lexer {
+            escape: instruction.escape,
+            lookup: &|name| self.value(name),
         };
-        let free = given
-            .iter()
-            .filter(|(name, _)| FREE_ARGS.contains(&name.as_str()));
-        let all: BTreeMap<&String, &String> = self.args.iter().chain(free).collect();
-        all.into_iter()
-            .filter(|(name, _)| !in_env(name))
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect()
+        lexer.single(word)
+    }
+
+    /// `NAME=value` of the ARGs that a command sees, and of those that need none.
+    pub(super) fn args_of_commands(&self) -> (Vec<String>, Vec<String>) {
+        let in_env = |name: &str| config::value_of(&self.config.config.env, name).is_some();
+        let line = |(name, value): (&String, &String)| format!("{name}={value}");
+        let declared = self.args.iter().filter(|(name, _)| !in_env(name));
+        let given = &self.job.options.build_args;
+        let free = given.iter().filter(|(name, _)| {
+            FREE_ARGS.contains(&name.as_str()) && !in_env(name) && !self.args.contains_key(*name)
+        });
+        (declared.map(line).collect(), free.map(line).collect())
+    }
+
+    pub(super) async fn say(&self, text: &str) {
+        self.job.report.line(self.index, stream(text)).await;
     }
 }
 
-/// Twelve digits.
-pub(super) fn short(id: &str) -> &str {
-    let hex = id.trim_start_matches("sha256:");
-    hex.get(..12).unwrap_or(hex)
+/// An image of the store, or an empty one.
+pub(super) fn image_or_scratch(job: &Job, id: Option<&str>) -> Result<Image> {
+    match id {
+        Some(id) => Ok(job.builder.images.store.resolve(id)?),
+        None => Ok(Image {
+            id: "scratch".into(),
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            size: 0,
+            config: ImageConfig::default(),
+            meta: ImageMeta::default(),
+        }),
+    }
 }

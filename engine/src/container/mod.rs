@@ -34,7 +34,7 @@ mod restart;
 mod root;
 pub mod rooted;
 pub mod security;
-mod signal;
+pub(crate) mod signal;
 mod sources;
 mod stats;
 mod stop;

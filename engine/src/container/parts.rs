@@ -408,16 +408,61 @@ pub struct BuildRequest {
     pub auth: std::collections::BTreeMap<String, RegistryAuth>,
 }
 
+/// What a build made.
+#[derive(Debug, Clone, Default)]
+pub struct Built {
+    /// The image.
+    pub id: String,
+    /// The names that it got.
+    pub names: Vec<String>,
+}
+
+/// What of the builds' cache is to go.
+#[derive(Debug, Clone, Default)]
+pub struct PruneBuild {
+    /// The images of steps that nothing came of, too.
+    pub all: bool,
+    /// Stop when no more than this is left; 0: nothing needs to be left.
+    pub keep_bytes: u64,
+    /// `until`, `unused-for`, `id`, `type`.
+    pub filters: windlass_engine_api::Filters,
+}
+
+/// A part of the builds' cache, in Docker's words.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs)]
+pub struct CacheItem {
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(rename = "Type")]
+    pub kind: String,
+    pub description: String,
+    pub in_use: bool,
+    pub shared: bool,
+    /// Bytes.
+    pub size: u64,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub last_used_at: String,
+    pub usage_count: i64,
+}
+
 /// Builds images from a context archive.
 #[async_trait]
 pub trait Builder: Send + Sync {
-    /// Builds; a failed `RUN` is reported to the sink as `errorDetail` with its code.
+    /// Builds; a failed `RUN` is reported to the sink as `errorDetail` with its code, and nothing was made.
     async fn build(
         &self,
         request: BuildRequest,
         context: Reader,
         progress: ProgressSink,
-    ) -> Result<()>;
+    ) -> Result<Option<Built>>;
+    /// Removes what no build uses now; the names of it, and the bytes.
+    async fn prune(&self, wanted: PruneBuild) -> Result<(Vec<String>, u64)>;
+    /// What is kept for builds to come.
+    async fn cache(&self) -> Result<Vec<CacheItem>>;
 }
 
 /// Bytes read at once when streaming.

@@ -45,7 +45,7 @@ pub async fn disk_usage(engine: &Engine, req: &Req) -> Result<Reply> {
         answer["Volumes"] = volume_usage(engine).await?;
     }
     if is_wanted("build-cache") {
-        answer["BuildCache"] = json!([]);
+        answer["BuildCache"] = json!(engine.builder.cache().await?);
     }
     if req.version < (1, 44) && is_wanted("build-cache") {
         answer["BuilderSize"] = json!(0);

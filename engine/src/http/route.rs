@@ -100,9 +100,8 @@ async fn post(engine: Arc<Engine>, mut req: Req, path: &[&str]) -> Result<Reply>
         ["exec", id, "start"] => exec::start(e, r, id).await,
         ["exec", id, "resize"] => exec::resize(e, r, id).await,
         ["build"] => build::build(e, r).await,
-        ["build", "prune"] => {
-            respond::json(&serde_json::json!({ "CachesDeleted": [], "SpaceReclaimed": 0 }))
-        }
+        ["build", "prune"] => build::prune(e, r).await,
+        ["build", "cancel"] => build::cancel(r),
         ["images", "create"] => images::create(e, r).await,
         ["images", "load"] => images::load(e, r).await,
         ["images", "prune"] => images::prune(e, r).await,

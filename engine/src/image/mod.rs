@@ -44,7 +44,7 @@ pub(crate) use overlay::exists_below;
 pub use part::LocalImages;
 pub use pull::ProgressSink;
 pub use reference::Reference;
-pub(crate) use registry::fetch;
+pub(crate) use registry::{fetch, http_client};
 pub use removal::{ImageUser, Removal, RemovalOptions, Removed, Told};
 pub(crate) use save::HashingWriter;
 pub use store::{Image, ImageMeta, ImageStore, Pins};

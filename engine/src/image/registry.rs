@@ -470,7 +470,7 @@ fn wants_basic(response: &Response) -> bool {
 }
 
 /// reqwest takes the credentials off a request that is redirected to another host or port.
-pub(super) fn http_client() -> Result<reqwest::Client> {
+pub(crate) fn http_client() -> Result<reqwest::Client> {
     http_client_for(STALL_TIMEOUT)
 }
 

@@ -68,7 +68,13 @@ where
                 task.abort();
                 return;
             }
-            next = receiver.recv().await;
+            next = tokio::select! {
+                line = receiver.recv() => line,
+                () = body_sender.closed() => {
+                    task.abort();
+                    return;
+                }
+            };
         }
         let error = match task.await {
             Ok(Ok(())) => return,

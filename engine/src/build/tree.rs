@@ -1,0 +1,367 @@
+//! Writing files below a folder: COPY, ADD and the unpacked context. Links in the tree lead nowhere outside of it.
+//!
+//! Deliberately absent: whiteouts, which mean nothing in archives that users make.
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{
+    self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
+};
+use rustix::io::Errno;
+
+/// Owner, mode and time of a new file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
+    /// Seconds and nanoseconds since 1970.
+    pub time: (i64, i64),
+}
+
+impl Attributes {
+    fn times(&self) -> Timestamps {
+        let time = Timespec {
+            tv_sec: self.time.0,
+            tv_nsec: self.time.1,
+        };
+        Timestamps {
+            last_access: time,
+            last_modification: time,
+        }
+    }
+
+    fn ids(&self) -> (Option<Uid>, Option<Gid>) {
+        (
+            Some(Uid::from_raw(self.owner.0)),
+            Some(Gid::from_raw(self.owner.1)),
+        )
+    }
+
+    /// Owner first: changing it clears the set-id bits.
+    fn apply(&self, fd: impl AsFd) -> io::Result<()> {
+        let (uid, gid) = self.ids();
+        fs::fchown(&fd, uid, gid)?;
+        fs::fchmod(&fd, Mode::from_raw_mode(self.mode & 0o7777))?;
+        Ok(())
+    }
+}
+
+/// A tree that is written to.
+pub struct Tree {
+    root: OwnedFd,
+    parent: Option<(PathBuf, OwnedFd)>,
+    /// Owner of folders that are made on the way.
+    owner: (u32, u32),
+    /// Times of folders, set at the end, when nothing is put into them any more.
+    folders: Vec<(PathBuf, Timestamps)>,
+}
+
+impl Tree {
+    /// Below `root`; folders on the way to a file belong to `owner`.
+    pub fn open(root: &Path, owner: (u32, u32)) -> io::Result<Self> {
+        Ok(Self {
+            root: crate::container::rooted::open_root(root)?,
+            parent: None,
+            owner,
+            folders: Vec::new(),
+        })
+    }
+
+    /// Whether the path leads to a folder, through links, too.
+    pub fn is_folder(&self, path: &Path) -> bool {
+        self.folder_at(&plain(path)).is_ok()
+    }
+
+    /// Whether anything is there, a link that leads nowhere included.
+    pub fn exists(&self, path: &Path) -> bool {
+        let path = plain(path);
+        let Ok(parent) = self.folder_at(path.parent().unwrap_or(Path::new(""))) else {
+            return false;
+        };
+        path.file_name()
+            .is_none_or(|name| fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+    }
+
+    /// Makes a folder with those that it lies in.
+    pub fn make_folders(&mut self, path: &Path) -> io::Result<()> {
+        self.enter(&plain(path))
+    }
+
+    /// A folder; one that is there keeps what is in it.
+    pub fn folder(&mut self, path: &Path, look: &Attributes) -> io::Result<()> {
+        let path = plain(path);
+        let Some(name) = path.file_name() else {
+            return look.apply(&self.root);
+        };
+        self.enter_parent(&path)?;
+        let mode = Mode::from_raw_mode(0o755);
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        let open = |parent: BorrowedFd<'_>| fs::openat(parent, name, flags, Mode::empty());
+        let fd = match fs::mkdirat(self.parent_fd(), name, mode) {
+            Ok(()) => open(self.parent_fd())?,
+            Err(Errno::EXIST) => match open(self.parent_fd()) {
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    fs::unlinkat(self.parent_fd(), name, AtFlags::empty())?;
+                    fs::mkdirat(self.parent_fd(), name, mode)?;
+                    open(self.parent_fd())?
+                }
+                other => other?,
+            },
+            Err(errno) => return Err(errno.into()),
+        };
+        look.apply(&fd)?;
+        self.folders.push((path, look.times()));
+        Ok(())
+    }
+
+    /// A file with a content.
+    pub fn file(
+        &mut self,
+        path: &Path,
+        content: &mut dyn Read,
+        look: &Attributes,
+    ) -> io::Result<()> {
+        let mut file = self.new_file(path)?;
+        io::copy(content, &mut file)?;
+        self.dress(&file, look)
+    }
+
+    /// A file from another one; the kernel copies where it can.
+    pub fn copied(
+        &mut self,
+        path: &Path,
+        content: &mut std::fs::File,
+        look: &Attributes,
+    ) -> io::Result<()> {
+        let mut file = self.new_file(path)?;
+        io::copy(content, &mut file)?;
+        let mut capability = [0_u8; 64];
+        if let Ok(length) = fs::fgetxattr(&*content, "security.capability", &mut capability) {
+            self.dress(&file, look)?;
+            let value = &capability[..length];
+            fs::fsetxattr(&file, "security.capability", value, fs::XattrFlags::empty())?;
+            return Ok(());
+        }
+        self.dress(&file, look)
+    }
+
+    fn dress(&self, file: &std::fs::File, look: &Attributes) -> io::Result<()> {
+        look.apply(file)?;
+        fs::futimens(file, &look.times())?;
+        Ok(())
+    }
+
+    fn new_file(&mut self, path: &Path) -> io::Result<std::fs::File> {
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = self.make(path, |parent, name| {
+            fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
+        })?;
+        Ok(made.into())
+    }
+
+    /// A symbolic link.
+    pub fn symlink(&mut self, path: &Path, to: &Path, look: &Attributes) -> io::Result<()> {
+        self.make(path, |parent, name| fs::symlinkat(to, parent, name))?;
+        self.dress_link(path, look)
+    }
+
+    /// Another name of a file of this tree.
+    pub fn hardlink(&mut self, path: &Path, to: &Path) -> io::Result<()> {
+        let to = plain(to);
+        let folder = self.folder_at(to.parent().unwrap_or(Path::new("")))?;
+        let target = to.file_name().unwrap_or_default().to_owned();
+        self.make(path, |parent, name| {
+            fs::linkat(&folder, &target, parent, name, AtFlags::empty())
+        })
+    }
+
+    /// A device or pipe.
+    pub fn node(
+        &mut self,
+        path: &Path,
+        kind: FileType,
+        device: u64,
+        look: &Attributes,
+    ) -> io::Result<()> {
+        let mode = Mode::from_raw_mode(look.mode & 0o7777);
+        self.make(path, |parent, name| {
+            fs::mknodat(parent, name, kind, mode, device)
+        })?;
+        let path = plain(path);
+        let name = path.file_name().unwrap_or_default();
+        self.dress_link(&path, look)?;
+        fs::chmodat(self.parent_fd(), name, mode, AtFlags::empty())?;
+        Ok(())
+    }
+
+    fn dress_link(&self, path: &Path, look: &Attributes) -> io::Result<()> {
+        let name = path.file_name().unwrap_or_default();
+        let (uid, gid) = look.ids();
+        fs::chownat(self.parent_fd(), name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        let times = look.times();
+        Ok(fs::utimensat(
+            self.parent_fd(),
+            name,
+            &times,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?)
+    }
+
+    /// Sets what had to wait.
+    pub fn finish(self) -> io::Result<()> {
+        for (path, times) in self.folders.iter().rev() {
+            // A later file may have taken the folder's place.
+            if let Ok(fd) = self.folder_at(path) {
+                fs::futimens(&fd, times)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make<T>(
+        &mut self,
+        path: &Path,
+        make: impl Fn(BorrowedFd<'_>, &OsStr) -> rustix::io::Result<T>,
+    ) -> io::Result<T> {
+        let path = plain(path);
+        let name = path.file_name().ok_or(Errno::ISDIR)?;
+        self.enter_parent(&path)?;
+        match make(self.parent_fd(), name) {
+            Err(Errno::EXIST) => {
+                match fs::unlinkat(self.parent_fd(), name, AtFlags::empty()) {
+                    Err(Errno::ISDIR) => {
+                        return Err(io::Error::other(format!(
+                            "cannot overwrite directory {} with non-directory",
+                            path.display()
+                        )));
+                    }
+                    other => other?,
+                }
+                Ok(make(self.parent_fd(), name)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn parent_fd(&self) -> BorrowedFd<'_> {
+        self.parent
+            .as_ref()
+            .map_or(self.root.as_fd(), |(_, fd)| fd.as_fd())
+    }
+
+    fn enter_parent(&mut self, path: &Path) -> io::Result<()> {
+        self.enter(path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Makes `path` the folder that files are made in.
+    fn enter(&mut self, path: &Path) -> io::Result<()> {
+        if path.as_os_str().is_empty() {
+            self.parent = None;
+            return Ok(());
+        }
+        if self.parent.as_ref().is_some_and(|(known, _)| known == path) {
+            return Ok(());
+        }
+        let fd = match self.folder_at(path) {
+            Err(Errno::NOENT) => self.made(path)?,
+            other => other?,
+        };
+        self.parent = Some((path.to_owned(), fd));
+        Ok(())
+    }
+
+    fn made(&self, path: &Path) -> io::Result<OwnedFd> {
+        let mut so_far = PathBuf::new();
+        let mut fd = self.root.try_clone()?;
+        for part in path.components() {
+            so_far.push(part);
+            fd = match self.folder_at(&so_far) {
+                Err(Errno::NOENT) => {
+                    fs::mkdirat(&fd, part.as_os_str(), Mode::from_raw_mode(0o755))?;
+                    let made = self.folder_at(&so_far)?;
+                    let look = Attributes {
+                        mode: 0o755,
+                        owner: self.owner,
+                        ..Attributes::default()
+                    };
+                    look.apply(&made)?;
+                    made
+                }
+                other => other?,
+            };
+        }
+        Ok(fd)
+    }
+
+    fn folder_at(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        let path = match path.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => path,
+        };
+        fs::openat2(
+            &self.root,
+            path,
+            OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
+    }
+}
+
+/// The path without `/` and `.`; `..` takes the folder before it away, as text.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(part) => plain.push(part),
+            Component::ParentDir => drop(plain.pop()),
+            _ => {}
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_stay_inside_and_kinds_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs_err::create_dir_all(root.join("usr/lib")).unwrap();
+        std::os::unix::fs::symlink("usr/lib", root.join("lib")).unwrap();
+        std::os::unix::fs::symlink("/", root.join("out")).unwrap();
+        let look = Attributes {
+            mode: 0o4755,
+            time: (1000, 0),
+            ..Attributes::default()
+        };
+        let mut tree = Tree::open(&root, (0, 0)).unwrap();
+        tree.file(Path::new("/lib/a"), &mut &b"1"[..], &look)
+            .unwrap();
+        tree.file(Path::new("out/b"), &mut &b"2"[..], &look)
+            .unwrap();
+        tree.file(Path::new("../../c"), &mut &b"3"[..], &look)
+            .unwrap();
+        tree.hardlink(Path::new("deep/er/d"), Path::new("usr/lib/a"))
+            .unwrap();
+        assert!(tree.file(Path::new("usr"), &mut &b""[..], &look).is_err());
+        tree.folder(Path::new("usr"), &look).unwrap();
+        tree.finish().unwrap();
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = |name: &str| fs_err::metadata(root.join(name)).unwrap();
+        assert_eq!(metadata("usr/lib/a").mode() & 0o7777, 0o4755);
+        assert_eq!(
+            (metadata("usr").mtime(), metadata("deep/er/d").nlink()),
+            (1000, 2)
+        );
+        assert!(root.join("b").exists() && root.join("c").exists());
+    }
+}
