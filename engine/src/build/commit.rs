@@ -1,9 +1,14 @@
 //! The end of a step: what it wrote becomes a layer, what it changed an image.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat2, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, fgetxattr, fstat, openat, openat2, statat,
+    unlinkat,
+};
 
 use crate::container::error::Result;
 use crate::container::rooted;
@@ -133,6 +138,10 @@ fn take_mount_point(root: BorrowedFd<'_>, name: &Path, layers: &[PathBuf]) -> Re
         return Ok(());
     };
     if exists_below(layers, name) {
+        // A stub that was made and taken away again has brought its folder up.
+        if is_unchanged(&parent, last, layers, name) {
+            unlinkat(&parent, last, AtFlags::REMOVEDIR).ok();
+        }
         return Ok(());
     }
     match FileType::from_raw_mode(there.st_mode) {
@@ -144,6 +153,27 @@ fn take_mount_point(root: BorrowedFd<'_>, name: &Path, layers: &[PathBuf]) -> Re
         _ => {}
     }
     Ok(())
+}
+
+/// Whether it is a folder that looks like the one below it, and hides nothing of it.
+fn is_unchanged(parent: &OwnedFd, last: &OsStr, layers: &[PathBuf], name: &Path) -> bool {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(folder) = openat(parent, last, flags, Mode::empty()) else {
+        return false;
+    };
+    let opaque = fgetxattr(&folder, "trusted.overlay.opaque", &mut [0_u8; 4]).is_ok();
+    let below = layers
+        .iter()
+        .find_map(|layer| fs_err::symlink_metadata(layer.join(name)).ok());
+    match (fstat(&folder), below) {
+        (Ok(here), Some(below)) => {
+            !opaque
+                && below.is_dir()
+                && (here.st_mode, here.st_uid, here.st_gid)
+                    == (below.mode(), below.uid(), below.gid())
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -117,7 +117,8 @@ impl Source {
                 )));
             }
             for path in paths {
-                let fd = rooted::open(self.root.as_fd(), &path, OFlag::O_PATH)?;
+                let fd = rooted::open(self.root.as_fd(), &path, OFlag::O_PATH)
+                    .map_err(|error| Error::invalid(format!("{}: {error}", path.display())))?;
                 let folder = std::fs::metadata(rooted::path_of(&fd))?.is_dir();
                 let kept = path.components().skip(skipped).collect();
                 found.push(Found { path, folder, kept });
@@ -390,7 +391,11 @@ mod tests {
         source
             .remove(&Excluded::parse(["*.txt", "!b.txt", "sub"]))
             .unwrap();
-        assert_eq!(names(&["*"]), ["b.txt", "out"]);
+        assert_eq!(names(&["[a-n]*"]), ["b.txt"]);
+        assert!(
+            source.find(&["*".to_owned()]).is_err(),
+            "a link that leads nowhere"
+        );
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Options {
     pub network: String,
     /// Say that the container of a step is gone.
     pub remove: bool,
+    /// Also of one that failed.
+    pub force_remove: bool,
     /// Limits and names of other hosts for RUN.
     pub host: HostConfig,
 }
@@ -80,6 +82,7 @@ impl Options {
             "pull" => self.pull = flag,
             "q" => self.quiet = flag,
             "rm" => self.remove = flag,
+            "forcerm" => self.force_remove = flag,
             "platform" => self.platform = Some(platform(value)?),
             "networkmode" => self.network = value.to_owned(),
             "squash" if flag => {

@@ -66,7 +66,7 @@ impl LocalBuilder {
                     && image.repo_tags.is_empty()
                     && image.repo_digests.is_empty()
                     && !parents.contains(&image.id)
-                    && !used.contains(&image.id)
+                    && !used.contains_key(&image.id)
                     && !self.cache.is_result(&image.id)
                     && !gone.contains(&image.id)
             });

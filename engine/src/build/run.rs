@@ -94,7 +94,9 @@ impl Workshop {
         self.builder.networks.disconnect(&self.id).await?;
         fs_err::remove_file(self.folder().join("step")).map_err(Error::from)?;
         if exit.code != 0 {
-            stage.say_removed(short(&self.id)).await;
+            if stage.job.options.force_remove {
+                stage.say_removed(&self.id).await;
+            }
             let message = format!(
                 "The command '{shown}' returned a non-zero code: {}",
                 exit.code

@@ -253,7 +253,7 @@ impl<'a> Stage<'a> {
     }
 
     pub(super) async fn say_removed(&self, id: &str) {
-        if self.job.options.remove {
+        if self.job.options.remove || self.job.options.force_remove {
             let id = short(id);
             self.say(&format!(" ---> Removed intermediate container {id}\n"))
                 .await;

@@ -109,7 +109,7 @@ async fn post(engine: Arc<Engine>, mut req: Req, path: &[&str]) -> Result<Reply>
         ["images", ref name @ .., "push"] => images::push(e, r, &name.join("/")).await,
         ["commit"] => images::commit(e, r).await,
         ["session"] => Err(Error::not_implemented(
-            "windlassd has no BuildKit: build with DOCKER_BUILDKIT=0",
+            "windlassd builds by the classic protocol, not by BuildKit's: set DOCKER_BUILDKIT=0",
         )),
         ["containers", _, "checkpoints"] => Err(checkpoints()),
         ["volumes", "create"] => volumes::create(e, r).await,
@@ -154,7 +154,7 @@ fn elsewhere(area: &str) -> Result<Reply> {
         )),
         "plugins" => Err(Error::not_implemented("windlassd has no plugins")),
         "grpc" => Err(Error::not_implemented(
-            "windlassd has no BuildKit: build with DOCKER_BUILDKIT=0",
+            "windlassd builds by the classic protocol, not by BuildKit's: set DOCKER_BUILDKIT=0",
         )),
         _ => Ok(unknown()),
     }

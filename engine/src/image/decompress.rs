@@ -1,8 +1,10 @@
-//! What a layer or context is compressed by: gzip and zstd, several streams in a row, or nothing.
+//! What a layer or context is compressed by: gzip, zstd, bzip2 and xz, several streams in a row, or nothing.
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 use ruzstd::decoding::{
     BlockDecodingStrategy, FrameDecoder,
     errors::{FrameDecoderError, ReadFrameHeaderError},
@@ -11,11 +13,15 @@ use ruzstd::decoding::{
 use super::{Error, Result};
 
 const BUFFER: usize = 1 << 16;
+/// What an archive by `xz -9` needs, and no more: its header says how much memory it takes.
+const XZ_MEMORY_KB: u32 = 128 * 1024;
 
 /// Plain bytes of a stream, told by its first ones.
 pub(super) enum Plain<R: BufRead> {
     Gzip(MultiGzDecoder<R>),
     Zstd(Box<Zstd<R>>),
+    Xz(Box<XzReader<R>>),
+    Bzip2(MultiBzDecoder<R>),
     AsItIs(R),
 }
 
@@ -36,17 +42,13 @@ impl<R: BufRead> Plain<R> {
             [0x28, 0xb5, 0x2f, 0xfd] => Plain::Zstd(Box::new(Zstd::new(whole))),
             // A frame to skip comes first.
             [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Plain::Zstd(Box::new(Zstd::new(whole))),
-            [0xfd, b'7', b'z', b'X'] => return Err(unread("xz")),
-            [b'B', b'Z', b'h', _] => return Err(unread("bzip2")),
+            [0xfd, b'7', b'z', b'X'] => {
+                Plain::Xz(Box::new(XzReader::new_mem_limit(whole, true, XZ_MEMORY_KB)))
+            }
+            [b'B', b'Z', b'h', _] => Plain::Bzip2(MultiBzDecoder::new(whole)),
             _ => Plain::AsItIs(whole),
         })
     }
-}
-
-fn unread(kind: &str) -> Error {
-    Error::Unsupported(format!(
-        "the archive is compressed by {kind}, which windlassd does not read: use gzip or zstd"
-    ))
 }
 
 impl<R: BufRead> Read for Plain<R> {
@@ -54,6 +56,8 @@ impl<R: BufRead> Read for Plain<R> {
         match self {
             Plain::Gzip(decoder) => decoder.read(buffer),
             Plain::Zstd(decoder) => decoder.read(buffer),
+            Plain::Xz(decoder) => decoder.read(buffer),
+            Plain::Bzip2(decoder) => decoder.read(buffer),
             Plain::AsItIs(input) => input.read(buffer),
         }
     }

@@ -71,6 +71,8 @@ impl Overlays {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                     return Err(error.into());
                 }
+                // A layer that comes twice hides its lower copy wholly, and the kernel takes none twice.
+                _ if names.contains(&short) => {}
                 _ => names.push(short),
             }
         }

@@ -2,6 +2,8 @@
 
 mod bench;
 mod building;
+mod building_language;
+mod building_stages;
 mod containers;
 mod images;
 mod registries;
