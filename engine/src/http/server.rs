@@ -1,6 +1,5 @@
 //! The socket: accepting, one HTTP/1 connection a client.
 
-use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +9,8 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::lenient::Lenient;
@@ -62,6 +63,7 @@ pub async fn serve(listener: UnixListener, engine: Arc<Engine>) {
 }
 
 async fn connection(stream: UnixStream, engine: Arc<Engine>) {
+    let gone = hung_up(&stream);
     let stream = match Lenient::over(stream).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -69,20 +71,51 @@ async fn connection(stream: UnixStream, engine: Arc<Engine>) {
             return;
         }
     };
-    let service = service_fn(move |request| answer(engine.clone(), request));
+    // What was begun is done to its end, also when its client has gone.
+    let service = service_fn(move |request| {
+        let answered = tokio::spawn(answer(engine.clone(), request));
+        async { answered.await.map_err(std::io::Error::other) }
+    });
     let served = hyper::server::conn::http1::Builder::new()
         .half_close(true)
         // As Docker's server writes them: scripts look for `X-Docker-Container-Path-Stat`.
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "connection");
+        .with_upgrades();
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                tracing::debug!(%error, "connection");
+            }
+        }
+        // Its answers' bodies go with it: what only it listened to ends.
+        () = gone => tracing::debug!("the client has gone"),
     }
 }
 
-async fn answer(engine: Arc<Engine>, request: Request<Incoming>) -> Result<Reply, Infallible> {
+/// Resolves when the other side has closed both directions: hyper, which lets a client close its own and wait, does not see that while it has nothing to write.
+fn hung_up(stream: &UnixStream) -> impl Future<Output = ()> + Send + use<> {
+    use std::os::fd::AsFd as _;
+    let watched = stream
+        .as_fd()
+        .try_clone_to_owned()
+        .ok()
+        .and_then(|fd| AsyncFd::try_with_interest(fd, Interest::PRIORITY).ok());
+    async move {
+        let Some(watched) = watched else {
+            return std::future::pending().await;
+        };
+        loop {
+            match watched.ready(Interest::PRIORITY).await {
+                Ok(guard) if guard.ready().is_read_closed() => return,
+                Ok(mut guard) => guard.clear_ready(),
+                Err(_) => return std::future::pending().await,
+            }
+        }
+    }
+}
+
+async fn answer(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
     let (parts, body) = request.into_parts();
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
     let reply = match Req::new(parts, body) {
@@ -98,5 +131,5 @@ async fn answer(engine: Arc<Engine>, request: Request<Incoming>) -> Result<Reply
     if method == http::Method::HEAD && reply.status() != StatusCode::NOT_MODIFIED {
         *reply.body_mut() = respond::empty(StatusCode::OK).into_body();
     }
-    Ok(reply)
+    reply
 }

@@ -39,7 +39,7 @@ RUN echo "$COPY $NAME $KIND $OLD" \
     # like this one
     > vars
 COPY --chown=sailor:5 --chmod=u=rwX,go=r a.sh /bin/a
-COPY --chown=$user one/* ["two words", "names/"]
+COPY --chown=$user ["one/*", "two words", "names/"]
 COPY --parents one/./deep/*.txt /kept/
 COPY --exclude=*.md --exclude=deep one /part
 COPY <<plain <<-"quoted" /docs/
@@ -99,10 +99,10 @@ fn files_and_variables() {
         b.ok(&["build", "-t", "app", folder.to_str().unwrap()]);
         let see = |command: &str| b.ok(&["run", "--rm", "app", "sh", "-c", command]);
         assert_eq!(see("pwd; cat vars"), "/w/app\na b app gz app.gz");
-        assert_eq!(see("stat -c '%a %u:%g' /bin/a"), "744 1000:5");
+        assert_eq!(see("stat -c '%a %u:%g' /bin/a"), "644 1000:5");
         assert_eq!(
             see("ls names; stat -c %u:%g names names/x"),
-            "deep\ntwo words\nx\ny.md\n1000:1000\n1000:1000"
+            "two words\nx\ny.md\nz.txt\n1000:1000\n1000:1000"
         );
         assert_eq!(
             see("cat /kept/deep/z.txt; ls /kept /part"),
