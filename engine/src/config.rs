@@ -129,6 +129,7 @@ impl Config {
         RegistryConfig {
             registry_mirrors: self.registry_mirrors.clone(),
             insecure_registries: self.insecure_registries.clone(),
+            ..RegistryConfig::default()
         }
     }
 

@@ -14,7 +14,7 @@ pub struct RegistryConfig {
     pub insecure_registries: Vec<String>,
     /// Connections are kept from one pull to the next.
     #[serde(skip)]
-    pub(super) http: super::registry::Http,
+    pub http: super::registry::Http,
 }
 
 impl RegistryConfig {

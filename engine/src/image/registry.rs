@@ -564,7 +564,9 @@ fn retry_delay(response: &Response, attempt: u32) -> Duration {
 
 /// 0.25 s, 0.5 s, 1 s, …
 pub(super) fn backoff(attempt: u32) -> Duration {
-    Duration::from_millis(125) * 2_u32.saturating_pow(attempt.min(8))
+    // Tests of what is tried again are many.
+    let unit = if cfg!(test) { 5 } else { 125 };
+    Duration::from_millis(unit) * 2_u32.saturating_pow(attempt.min(8))
 }
 
 fn basic(auth: &RegistryAuth) -> Option<HeaderValue> {
