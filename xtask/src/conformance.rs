@@ -148,6 +148,7 @@ fn tests(
     engine.ok(&[&["import"], &change[..], &[archive, "box:latest"]].concat())?;
     let target = Target {
         socket: engine.socket().to_owned(),
+        image: archive.into(),
         registry: registry.address().to_string(),
     };
     let wanted = |client| options.clients.is_empty() || options.clients.contains(&client);

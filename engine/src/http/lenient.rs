@@ -23,16 +23,17 @@ pub struct Lenient {
 impl Lenient {
     /// Waits for the first bytes of a client and sees whether they need it.
     pub async fn over(stream: UnixStream) -> io::Result<Self> {
-        stream.readable().await?;
         let mut bytes = vec![0; LOOK_AT];
-        let first = match stream.try_read(&mut bytes) {
-            Ok(count) => {
-                bytes.truncate(count);
-                encoded(&bytes).unwrap_or(bytes)
+        let count = loop {
+            stream.readable().await?;
+            match stream.try_read(&mut bytes) {
+                // Readiness may be a false alarm.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => break read?,
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Vec::new(),
-            Err(error) => return Err(error),
         };
+        bytes.truncate(count);
+        let first = encoded(&bytes).unwrap_or(bytes);
         Ok(Self {
             stream,
             first,

@@ -63,7 +63,7 @@ def test_networks_listed_and_refused(client):
         one.remove()
     with pytest.raises(docker.errors.NotFound):
         client.networks.get("py-one")
-    client.networks.create("py-pruned", labels=["py-pruned"])
+    client.networks.create("py-pruned", labels={"py-pruned": "1"})
     assert client.networks.prune(filters={"label": "py-pruned"})["NetworksDeleted"] == ["py-pruned"]
 
 

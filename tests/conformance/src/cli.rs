@@ -23,6 +23,14 @@ state() { [ "$(docker inspect -f "{{.State.$2}}" "$1")" = "$3" ]; }
 id() { docker inspect --type container -f '{{.Id}}' "$1"; }
 "#;
 
+/// After every case there is `box:latest` and nothing else.
+const CLEAN: &str = r#"exec >/dev/null 2>&1
+docker ps -aq | xargs -r docker rm -fv
+docker images --format '{{.Repository}}:{{.Tag}} {{.ID}}' | grep -v '^box:latest ' | sed 's/^<none>.* //; s/ .*//' | xargs -r docker rmi -f
+docker volume ls -q | xargs -r docker volume rm
+docker network ls -q --filter type=custom | xargs -r docker network rm
+docker image inspect box:latest || docker import --change 'CMD ["sh"]' --change 'ENV PATH=/bin' "$BOX" box:latest"#;
+
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// Some commands, one after the other.
@@ -149,7 +157,7 @@ impl Case {
         named && !(self.slow && selection.extent == Extent::Quick)
     }
 
-    /// Runs the commands up to the first that does not do as expected, then removes the containers that are left.
+    /// Runs the commands up to the first that does not do as expected, then removes what is left.
     pub fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
         let folder = tempfile::Builder::new()
             .prefix("tmp.")
@@ -168,9 +176,8 @@ impl Case {
                 }
             }
         }
-        let left = "docker ps -aq | xargs -r docker rm -fv >/dev/null";
         let mut shell = Command::new("sh");
-        shell.args(["-c", left]).envs(target.environment());
+        shell.args(["-c", CLEAN]).envs(target.environment());
         program::run(&mut shell, LIMIT)?;
         Ok(outcome.unwrap_or(Outcome::Passed(shown)))
     }
@@ -205,6 +212,7 @@ mod tests {
     fn a_command_is_held_to_what_is_expected() {
         let target = Target {
             socket: "/nowhere/engine.sock".into(),
+            image: "/nowhere/box.tar".into(),
             registry: String::new(),
         };
         let folder = tempfile::tempdir().unwrap();

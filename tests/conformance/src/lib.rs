@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 /// Where an engine is reached, and what the tests find there.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its socket; it has the image `box:latest`.
+    /// Its socket.
     pub socket: PathBuf,
+    /// What `box:latest` is imported from, which it has.
+    pub image: PathBuf,
     /// A registry that it may pull from and push to, as `HOST:PORT`.
     pub registry: String,
 }
@@ -31,6 +33,7 @@ impl Target {
                 self.socket.with_extension("client").display().to_string(),
             ),
             ("REGISTRY", self.registry.clone()),
+            ("BOX", self.image.display().to_string()),
             // The classic builder: both engines have it.
             ("DOCKER_BUILDKIT", "0".to_owned()),
             ("COMPOSE_DOCKER_CLI_BUILD", "0".to_owned()),

@@ -111,7 +111,12 @@ impl fmt::Display for Report<'_> {
             let (a, b) = (word(ours.as_ref()), word(theirs.as_ref()));
             writeln!(f, "{name:<width$}  {a:<7}  {b:<7}{differs}")?;
         }
-        for name in self.failures() {
+        let both = self
+            .rows
+            .iter()
+            .filter(|(_, row)| matches!(row, (Some(Outcome::Failed(_)), Some(Outcome::Failed(_)))));
+        let both = both.map(|(name, _)| name.as_str());
+        for name in both.chain(self.failures()) {
             writeln!(f, "\n--- {name}")?;
             match &self.rows[name] {
                 (Some(Outcome::Passed(ours)), Some(Outcome::Passed(theirs))) => {
