@@ -64,9 +64,10 @@ pub fn for_version(image: &mut Value, version: (u32, u32)) {
 
 /// `GET /images/{name}/json`.
 pub async fn inspect(engine: &Engine, req: &Req, name: &str) -> Result<Reply> {
-    if req.flag("manifests") {
+    // A store of one platform has none to show, as Docker's own has none; docker compose always asks.
+    if req.flag("manifests") && req.query("platform").is_some() {
         return Err(Error::invalid(
-            "manifests are not supported by this image store",
+            "conflicting options: manifests and platform options cannot both be set",
         ));
     }
     let mut image = engine.images.inspect(name)?;
