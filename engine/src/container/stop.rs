@@ -407,7 +407,11 @@ impl Engine {
     pub fn inspect(&self, id: &str, sizes: Sizes) -> Result<ContainerInspect> {
         let container = self.containers.find(id)?;
         let record = container.snapshot();
-        let log = logs::path(&container.folder, &record.id);
+        // Others may read the file of this driver only.
+        let log = match record.host_config.log_config.kind.as_str() {
+            "json-file" => logs::path(&container.folder, &record.id),
+            _ => std::path::PathBuf::new(),
+        };
         let mut shown = inspect::inspect(
             &record,
             &container.folder,

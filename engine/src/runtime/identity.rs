@@ -41,10 +41,11 @@ pub fn prepare(process: &Process, missing: Missing) -> Result<Prepared> {
         std::fs::create_dir_all(&process.cwd)
             .with_context(|| format!("make the working directory {}", process.cwd))?;
     }
-    nix::unistd::chdir(process.cwd.as_str()).with_context(|| {
-        format!(
-            "chdir to cwd (\"{}\") set in config.json failed",
-            process.cwd
+    nix::unistd::chdir(process.cwd.as_str()).map_err(|e| {
+        anyhow::anyhow!(
+            "chdir to cwd (\"{}\") set in config.json failed: {}",
+            process.cwd,
+            e.desc().to_lowercase()
         )
     })?;
     // What cannot be reached from the root has no name.
