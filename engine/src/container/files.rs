@@ -14,9 +14,10 @@ use super::{clock, rooted};
 /// What a failed look at a path means.
 pub(super) fn missing(path: &str) -> impl Fn(std::io::Error) -> Error {
     move |e| match e.raw_os_error() {
-        Some(libc::ENOENT | libc::ENOTDIR) => {
+        Some(libc::ENOENT) => {
             Error::not_found(format!("Could not find the file {path} in container"))
         }
+        Some(libc::ENOTDIR) => Error::invalid(format!("lstat {path}: not a directory")),
         _ => Error::message(format!("{path}: {e}")),
     }
 }

@@ -110,14 +110,12 @@ impl Engine {
         } else {
             exit.at.clone()
         };
+        let started_at = container.read(|r| r.state.started_at.clone());
+        let ran_for: Duration = match (clock::parse(&started_at), clock::parse(&finished_at)) {
+            (Some(from), Some(to)) => (to - from).try_into().unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
         let next = container.update(|r| {
-            let ran_for = match (
-                clock::parse(&r.state.started_at),
-                clock::parse(&finished_at),
-            ) {
-                (Some(from), Some(to)) => (to - from).try_into().unwrap_or_default(),
-                _ => Duration::ZERO,
-            };
             let ended = Ended {
                 exit_code: exit.code,
                 restart_count: r.state.restart_count,
@@ -147,6 +145,7 @@ impl Engine {
         });
         let mut attributes = container.attributes();
         attributes.insert("exitCode".to_owned(), exit.code.to_string());
+        attributes.insert("execDuration".to_owned(), ran_for.as_secs().to_string());
         if exit.oom_killed {
             self.tell(container, "oom");
         }

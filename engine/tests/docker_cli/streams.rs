@@ -94,8 +94,11 @@ fn execs() {
         ] {
             assert!(told.contains(event), "{event}: {told}");
         }
-        let size = b.on_terminal(&["exec", "-it", "web", "stty", "size"], "");
-        assert!(size.trim().split(' ').count() == 2, "{size}");
+        let seen = b.on_terminal(
+            &["exec", "-it", "web", "sh", "-c", "test -t 0; echo tty=$?"],
+            "",
+        );
+        assert!(seen.contains("tty=0"), "{seen}");
 
         let (head, _) = b.fails(&["exec", "nosuch", "true"]);
         assert_eq!(head, 1);
