@@ -62,7 +62,7 @@ impl Engine {
     /// Enters an exec; the answer is its id.
     pub fn exec_create(&self, id: &str, wanted: ExecCreate) -> Result<String> {
         let container = self.containers.find(id)?;
-        runs(&container)?;
+        runs(&container, id)?;
         let exec = Exec {
             id: create::new_id(),
             container: container.id.clone(),
@@ -121,8 +121,10 @@ impl Engine {
             .collect()
     }
 
-    /// After the container's end none of them runs.
+    /// After the container's end none of them runs, and none that waits can be started any more.
     pub(super) fn forget_execs(&self, container: &str) {
+        self.execs()
+            .retain(|_, e| e.container != container || e.state.borrow().started);
         for exec in self.execs().values().filter(|e| e.container == container) {
             exec.state.send_if_modified(|s| {
                 let running = s.started && s.exit_code.is_none();
@@ -146,7 +148,7 @@ impl Engine {
         size: Option<(u16, u16)>,
     ) -> Result<Attachment> {
         let container = self.containers.find(&exec.container)?;
-        runs(&container)?;
+        runs(&container, &container.id)?;
         let mut state = *exec.state.borrow();
         let first = exec.state.send_if_modified(|s| {
             state = *s;
@@ -266,13 +268,13 @@ impl Engine {
     }
 }
 
-/// Whether commands can be run in it.
-fn runs(container: &Container) -> Result<()> {
+/// Whether commands can be run in it, which the client calls so.
+fn runs(container: &Container, called: &str) -> Result<()> {
     let id = &container.id;
     let why = match container.status() {
         Status::Running => return Ok(()),
         Status::Paused => {
-            format!("container {id} is paused, unpause the container before exec")
+            format!("Container {called} is paused, unpause the container before exec")
         }
         Status::Restarting => {
             format!("container {id} is restarting, wait until the container is running")

@@ -19,6 +19,7 @@ use crate::container::{Engine, already};
 
 /// `POST /containers/{id}/exec`.
 pub async fn create(engine: &Engine, req: &mut Req, id: &str) -> Result<Reply> {
+    check_type(req)?;
     let body = req.bytes().await?;
     if body.trim_ascii().is_empty() {
         return Err(Error::invalid("got EOF while reading request body"));
@@ -35,6 +36,17 @@ pub async fn create(engine: &Engine, req: &mut Req, id: &str) -> Result<Reply> {
             id: engine.exec_create(id, wanted)?,
         },
     )
+}
+
+fn check_type(req: &Req) -> Result<()> {
+    match req.header("content-type") {
+        Some(kind) if kind.split(';').next().map(str::trim) != Some("application/json") => {
+            Err(Error::invalid(format!(
+                "Content-Type specified ({kind}) must be 'application/json'"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn detach_keys(wanted: &ExecCreate) -> Result<DetachKeys> {
@@ -61,6 +73,7 @@ pub async fn resize(engine: &Engine, req: &Req, id: &str) -> Result<Reply> {
 
 /// `POST /exec/{id}/start`.
 pub async fn start(engine: &Arc<Engine>, req: &mut Req, id: &str) -> Result<Reply> {
+    check_type(req)?;
     let how: ExecStart = req.json().await?;
     let exec = engine.exec(id)?;
     let state = *exec.state.borrow();

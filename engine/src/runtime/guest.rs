@@ -240,3 +240,30 @@ impl AsFd for Guest {
         self.stream.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_who_takes_nothing_is_known() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut guest = Guest::watching(ours);
+        guest.send_output(Stream::Stdout, b"hi");
+        assert!(guest.is_up_to_date() && !guest.is_stuck(Duration::ZERO));
+        while !guest.is_owed_output() {
+            guest.send_output(Stream::Stderr, &[b'x'; 8192]);
+        }
+        assert!(guest.is_stuck(Duration::ZERO) && !guest.is_stuck(Duration::from_secs(60)));
+        assert!(!guest.is_up_to_date());
+        let mut all = vec![0; 1 << 20];
+        while guest.is_owed_output() {
+            assert!(theirs.read(&mut all).unwrap() > 0);
+            guest.step();
+        }
+        assert!(guest.is_up_to_date() && !guest.is_stuck(Duration::ZERO));
+        guest.let_go();
+        assert!(guest.is_gone());
+    }
+}

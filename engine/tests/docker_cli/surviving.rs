@@ -5,6 +5,7 @@ use std::net::TcpStream;
 
 use crate::SERVE;
 use crate::bench::{get, with_engine};
+use crate::streams::{ask, events};
 
 #[test]
 fn restart_policies() {
@@ -237,5 +238,48 @@ fn a_privileged_container_holds_an_engine_of_its_own() {
         });
         assert!(!b.ok(&["ps", "--format", "{{.Names}}"]).contains("web"));
         inner(&["rm", "-f", "web"]);
+    });
+}
+
+#[test]
+fn streams_go_on_after_the_engine() {
+    with_engine(|b| {
+        let script = "i=0; while read word; do i=$((i+1)); echo $i $word; done";
+        b.ok(&["run", "-di", "--name", "says", "box", "sh", "-c", script]);
+        let wait = "while [ ! -e /end ]; do sleep 0.05; done; exit 3";
+        b.ok(&["exec", "-d", "says", "sh", "-c", wait]);
+        b.ok(&["exec", "-d", "says", "sh", "-c", "echo up > /up; sleep 300"]);
+        let ids = b.inspect("says", "{{json .ExecIDs}}");
+        assert_eq!(ids.matches("\",\"").count(), 1, "{ids}");
+        b.feed(&["attach", "says"], b"before\n");
+
+        b.kill_engine();
+        b.start();
+        assert_eq!(b.inspect("says", "{{json .ExecIDs}}"), ids, "they go on");
+        b.ok(&["exec", "says", "touch", "/end"]);
+        b.until("one has ended", |b| {
+            events(b, "says").contains("exec_die 3")
+        });
+        let id = |n: usize| ids.split('"').nth(n).unwrap().to_owned();
+        let states = [id(1), id(3)].map(|id| ask(b, "GET", &format!("/exec/{id}/json"), ""));
+        let ended = |s: &&String| s.contains(r#""Running":false,"ExitCode":3"#);
+        let runs = |s: &&String| s.contains(r#""Running":true,"ExitCode":null"#);
+        assert_eq!(states.iter().filter(ended).count(), 1, "{states:?}");
+        assert_eq!(states.iter().filter(runs).count(), 1, "{states:?}");
+        let fed = b.feed(&["attach", "says"], b"after\n");
+        assert!(fed.status.code().is_some());
+        b.until("both came", |b| {
+            b.ok(&["logs", "says"]) == "1 before\n2 after"
+        });
+        assert!(b.ok(&["stats", "--no-stream", "says"]).contains("says"));
+        assert!(b.ok(&["top", "says"]).contains("sleep 300"));
+        b.ok(&["stop", "-t", "0", "says"]);
+        assert_eq!(
+            b.inspect("says", "{{json .ExecIDs}}"),
+            "null",
+            "all have ended"
+        );
+        let followed = b.ok(&["logs", "-f", "says"]);
+        assert_eq!(followed, "1 before\n2 after");
     });
 }
