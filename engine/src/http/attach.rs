@@ -16,7 +16,7 @@ use super::logs;
 use super::request::Req;
 use super::respond::{self, BodySender, Reply};
 use super::websocket::{self, Socket};
-use crate::container::error::Result;
+use crate::container::error::{Error, Result};
 use crate::container::parts::{Attachment, Writer};
 use crate::container::{AttachTo, Container, Engine, LogQuery, LogReader};
 
@@ -121,14 +121,29 @@ impl Wanted {
 
 /// `POST /containers/{id}/attach`.
 pub async fn attach(engine: &Arc<Engine>, req: &mut Req, id: &str) -> Result<Reply> {
-    let wanted = Wanted::of(engine, req, id).await?;
+    let wanted = match Wanted::of(engine, req, id).await {
+        Ok(wanted) => wanted,
+        Err(error) => return Ok(refused(&error)),
+    };
     let (raw, version, engine) = (wanted.pump.raw, req.version, engine.clone());
     let run = move |client| wanted.serve(engine, client);
     Ok(hijack(req, raw, version, run))
 }
 
+/// Here alone Docker's errors are plain text.
+fn refused(error: &Error) -> Reply {
+    let status = respond::error(error).status();
+    let text = format!("{}\r\n", error.message);
+    respond::typed(
+        status,
+        "application/vnd.docker.raw-stream",
+        respond::full(text),
+    )
+}
+
 /// `GET /containers/{id}/attach/ws`: bytes without frames, in binary messages.
 pub async fn attach_by_websocket(engine: &Arc<Engine>, req: &mut Req, id: &str) -> Result<Reply> {
+    engine.containers.find(id)?;
     let mut reply = websocket::accept(req)?;
     let mut wanted = Wanted::of(engine, req, id).await?;
     wanted.pump.raw = true;

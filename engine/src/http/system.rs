@@ -134,6 +134,7 @@ pub fn events(engine: &Arc<Engine>, req: &Req) -> Result<Reply> {
             req.query("until").unwrap_or_default()
         )));
     }
+    let past_only = req.has_query("stream") && !req.flag("stream");
     let (past, mut receiver) = engine.events.subscribe(events::Span { since, until });
     let (sender, body) = respond::channel();
     tokio::spawn(async move {
@@ -141,6 +142,10 @@ pub fn events(engine: &Arc<Engine>, req: &Req) -> Result<Reply> {
             if !sender.send_json_line(&event).await {
                 return;
             }
+        }
+        // A parameter of podman's, which clients send here too.
+        if past_only {
+            return;
         }
         let left = until.map(|t| (t - time::OffsetDateTime::now_utc()).try_into());
         let end = async {
