@@ -78,8 +78,6 @@ async fn connection(stream: UnixStream, engine: Arc<Engine>) {
     });
     let served = hyper::server::conn::http1::Builder::new()
         .half_close(true)
-        // As Go writes them: scripts look for `X-Docker-Container-Path-Stat`.
-        .title_case_headers(true)
         // As Docker's server writes them: scripts look for `X-Docker-Container-Path-Stat`.
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service)
