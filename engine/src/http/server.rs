@@ -94,13 +94,15 @@ async fn connection(stream: UnixStream, engine: Arc<Engine>) {
 }
 
 /// Resolves when the other side has closed both directions: hyper, which lets a client close its own and wait, does not see that while it has nothing to write.
+#[allow(unsafe_code)]
 fn hung_up(stream: &UnixStream) -> impl Future<Output = ()> + Send + use<> {
     use std::os::fd::AsFd as _;
     let watched = stream
         .as_fd()
         .try_clone_to_owned()
         .ok()
-        .and_then(|fd| AsyncFd::try_with_interest(fd, Interest::PRIORITY).ok());
+        // SAFETY: the descriptor is owned by what is registered, and so stays open as long.
+        .and_then(|fd| unsafe { AsyncFd::register_with_interest(fd, Interest::PRIORITY) }.ok());
     async move {
         let Some(watched) = watched else {
             return std::future::pending().await;

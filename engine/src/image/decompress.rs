@@ -10,7 +10,7 @@ use ruzstd::decoding::{
     errors::{FrameDecoderError, ReadFrameHeaderError},
 };
 
-use super::{Error, Result};
+use super::Result;
 
 const BUFFER: usize = 1 << 16;
 /// What an archive by `xz -9` needs, and no more: its header says how much memory it takes.

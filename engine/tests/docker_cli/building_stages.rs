@@ -89,7 +89,12 @@ fn mounts_of_run() {
             b.ok(&["build", "-t", "app", folder.to_str().unwrap()])
         };
         let first = round("one");
-        for wanted in ["one\n711 9", "ours\ntheirs\n", "Read-only file system", "size=1024k"] {
+        for wanted in [
+            "one\n711 9",
+            "ours\ntheirs\n",
+            "Read-only file system",
+            "size=1024k",
+        ] {
             let said = first.replace("\u{1b}[0m", "");
             assert!(said.contains(wanted), "{wanted}: {first}");
         }
