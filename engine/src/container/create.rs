@@ -175,6 +175,10 @@ fn defaults(host: &mut HostConfig, machine: &Machine) {
         host.oom_kill_disable.get_or_insert(false);
     }
     host.pids_limit = host.pids_limit.filter(|v| *v > 0);
+    let open = host.privileged || host.pid_mode == "host" || host.ipc_mode == "host";
+    if open && !host.security_opt.iter().any(|o| o.starts_with("label")) {
+        host.security_opt.push("label=disable".to_owned());
+    }
     if !host.privileged {
         let paths = |all: &[&str]| all.iter().map(|p| (*p).to_owned()).collect();
         host.masked_paths.get_or_insert_with(|| paths(&MASKED));

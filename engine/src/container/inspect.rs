@@ -71,7 +71,9 @@ pub fn ports(r: &Record) -> Vec<Port> {
 }
 
 fn port_map(r: &Record) -> BTreeMap<String, Option<Vec<PortBinding>>> {
-    if !r.state.status.has_process() {
+    // Nothing is published where there is no network of one's own.
+    let network = network_name(r);
+    if !r.state.status.has_process() || matches!(network.as_str(), "" | "host" | "none") {
         return BTreeMap::new();
     }
     let mut map: BTreeMap<String, Option<Vec<PortBinding>>> = r
@@ -141,6 +143,11 @@ pub fn inspect(
         restart_count: r.state.restart_count,
         driver: "overlay2".to_owned(),
         platform: "linux".to_owned(),
+        app_armor_profile: super::security::parse(&r.host_config.security_opt)
+            .ok()
+            .and_then(|o| o.apparmor)
+            .filter(|_| super::security::has_apparmor())
+            .unwrap_or_default(),
         exec_ids: (!exec_ids.is_empty()).then_some(exec_ids),
         host_config: r.host_config.clone(),
         graph_driver: GraphDriver {

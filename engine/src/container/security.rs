@@ -54,6 +54,11 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// Whether the host has AppArmor; without it profiles' names mean nothing, as for Docker.
+pub fn has_apparmor() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with(b"Y"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -109,6 +109,9 @@ pub fn confine(
             Err(_) => break,
         }
     }
+    if let Some(name) = &confinement.apparmor {
+        apparmor(name).with_context(|| format!("apply apparmor profile {name}"))?;
+    }
     if confinement.no_new_privileges {
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).context("set no_new_privs")?;
     }
@@ -129,6 +132,19 @@ pub fn confine(
         Some(filter) => install(filter),
         None => Ok(()),
     }
+}
+
+/// The kernel changes to the profile at the execution.
+fn apparmor(name: &str) -> std::io::Result<()> {
+    let attributes = std::path::Path::new("/proc/self/attr");
+    let own = attributes.join("apparmor/exec");
+    // Kernels before 5.8 have one file for all security modules.
+    let file = if own.exists() {
+        own
+    } else {
+        attributes.join("exec")
+    };
+    fs_err::write(file, format!("exec {name}"))
 }
 
 #[cfg(test)]

@@ -74,6 +74,7 @@ pub fn exec(
     if spec.privileged {
         confinement.capabilities = capability::ALL;
         confinement.seccomp = false;
+        confinement.apparmor = None;
     }
     Task {
         id: id.to_owned(),
@@ -147,6 +148,9 @@ fn confinement(host: &HostConfig) -> Result<Confinement> {
         capabilities,
         seccomp,
         profile,
+        apparmor: options
+            .apparmor
+            .filter(|name| name != "unconfined" && security::has_apparmor()),
         no_new_privileges: options.no_new_privileges,
         limits: host
             .ulimits

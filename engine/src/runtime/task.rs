@@ -70,6 +70,9 @@ pub struct Confinement {
     /// The user's own; else it is Docker's default.
     #[serde(default)]
     pub profile: Option<Filter>,
+    /// A profile of AppArmor, where the host has that.
+    #[serde(default)]
+    pub apparmor: Option<String>,
     /// `no_new_privs`.
     pub no_new_privileges: bool,
     /// Resource limits.

@@ -6,6 +6,7 @@ mod building_language;
 mod building_stages;
 mod containers;
 mod copying;
+mod health;
 mod images;
 mod registries;
 mod streams;
