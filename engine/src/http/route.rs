@@ -57,12 +57,12 @@ async fn get(engine: Arc<Engine>, req: Req, path: &[&str]) -> Result<Reply> {
         ["exec", id, "json"] => exec::inspect(e, id),
         ["images", "json"] => images::list(e, &req).await,
         ["images", "get"] => {
-            images::save(e, req.query_all("names").map(str::to_owned).collect()).await
+            images::save(e, &req, req.query_all("names").map(str::to_owned).collect()).await
         }
         ["images", "search"] => images::search(e, &req).await,
         ["images", ref name @ .., "json"] => images::inspect(e, &req, &name.join("/")).await,
-        ["images", ref name @ .., "history"] => images::history(e, &name.join("/")).await,
-        ["images", ref name @ .., "get"] => images::save(e, vec![name.join("/")]).await,
+        ["images", ref name @ .., "history"] => images::history(e, &req, &name.join("/")).await,
+        ["images", ref name @ .., "get"] => images::save(e, &req, vec![name.join("/")]).await,
         ["distribution", ref name @ .., "json"] => {
             images::distribution(e, &req, &name.join("/")).await
         }

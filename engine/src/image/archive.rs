@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Descriptor, Error, ImageConfig, ImageMeta, ImageStore, Manifest, PendingLayer, Reference,
-    Result, Unpacked,
+    Descriptor, Error, ImageConfig, ImageMeta, ImageStore, Manifest, PendingLayer, Platform,
+    Reference, Result, Unpacked,
     decompress::peeked,
     original::Recording,
     pipeline::{Hashing, MAX_LAYER},
@@ -52,8 +52,9 @@ impl ImageStore {
         let root = scratch.diff();
         read_archive(archive, &root)?;
         let entries = match fs_err::read(root.join("manifest.json")) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map_err(|error| Error::Unsupported(format!("manifest.json: {error}")))?,
+            Ok(text) => serde_json::from_slice::<Option<Vec<ArchiveEntry>>>(&text)
+                .map_err(|error| Error::Unsupported(format!("manifest.json: {error}")))?
+                .unwrap_or_default(),
             Err(_) => layout_entries(&root)?,
         };
         entries
@@ -160,30 +161,42 @@ fn layout_entries(root: &Path) -> Result<Vec<ArchiveEntry>> {
         .map_err(|error| Error::Unsupported(format!("index.json: {error}")))?;
     let mut entries = Vec::new();
     for descriptor in &index.manifests {
-        let manifest: Manifest = serde_json::from_slice(&read_blob(root, descriptor)?)
-            .map_err(|error| Error::Unsupported(format!("{}: {error}", descriptor.digest)))?;
-        let Some(config) = &manifest.config else {
-            continue;
-        };
-        let name = descriptor
-            .annotations
-            .get("io.containerd.image.name")
-            .or_else(|| {
-                descriptor
-                    .annotations
-                    .get("org.opencontainers.image.ref.name")
-            });
-        entries.push(ArchiveEntry {
-            config: blob_path(&config.digest),
-            repo_tags: name.map(|name| vec![name.clone()]),
-            layers: manifest
-                .layers
-                .iter()
-                .map(|layer| blob_path(&layer.digest))
-                .collect(),
+        let annotation = |key: &str| descriptor.annotations.get(key).cloned();
+        // The second is often a tag alone, which is no name.
+        let name = annotation("io.containerd.image.name").or_else(|| {
+            annotation("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']))
         });
+        if let Some(manifest) = image_manifest(root, descriptor, 0)?
+            && let Some(config) = &manifest.config
+        {
+            let layers = manifest.layers.iter();
+            entries.push(ArchiveEntry {
+                config: blob_path(&config.digest),
+                repo_tags: name.map(|name| vec![name]),
+                layers: layers.map(|layer| blob_path(&layer.digest)).collect(),
+            });
+        }
     }
     Ok(entries)
+}
+
+/// The manifest behind a descriptor: of an index the one for this host, else the first that is in the archive.
+fn image_manifest(root: &Path, descriptor: &Descriptor, depth: usize) -> Result<Option<Manifest>> {
+    let manifest: Manifest = serde_json::from_slice(&read_blob(root, descriptor)?)
+        .map_err(|error| Error::Unsupported(format!("{}: {error}", descriptor.digest)))?;
+    if manifest.config.is_some() || depth > 2 {
+        return Ok(Some(manifest));
+    }
+    let host = Platform::host();
+    let fits = |entry: &&Descriptor| entry.platform.as_ref().is_some_and(|p| host.accepts(p));
+    let (ours, others): (Vec<_>, Vec<_>) = manifest.manifests.iter().partition(fits);
+    for entry in ours.into_iter().chain(others) {
+        // An index names all platforms, an archive need not have them.
+        if open_inside(root, blob_path(&entry.digest)).is_ok() {
+            return image_manifest(root, entry, depth + 1);
+        }
+    }
+    Ok(None)
 }
 
 fn read_blob(root: &Path, descriptor: &Descriptor) -> Result<Vec<u8>> {
@@ -356,8 +369,17 @@ mod tests {
             descriptor(config.as_bytes()),
             descriptor(&layer)
         );
+        // An index in the index, as builders write it; the platform that is not in the archive is passed by.
+        let inner = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"digest":"{}","platform":{{"os":"linux","architecture":"{}"}}}},{{"digest":"{}"}}]}}"#,
+            digest(b"elsewhere"),
+            Platform::host().architecture,
+            digest(manifest.as_bytes())
+        );
         let index = format!(
-            r#"{{"schemaVersion":2,"manifests":[{{"digest":"{}","annotations":{{"org.opencontainers.image.ref.name":"oci:2"}}}}]}}"#,
+            r#"{{"schemaVersion":2,"manifests":[{{"digest":"{}","annotations":{{"org.opencontainers.image.ref.name":"oci:2"}}}},
+            {{"digest":"{}","annotations":{{"org.opencontainers.image.ref.name":"latest"}}}}]}}"#,
+            digest(inner.as_bytes()),
             digest(manifest.as_bytes())
         );
         let blob = |bytes: &[u8]| blob_path(&digest(bytes));
@@ -370,9 +392,12 @@ mod tests {
             (&b1, &layer),
             (&b2, config.as_bytes()),
             (&b3, manifest.as_bytes()),
+            (&blob(inner.as_bytes()), inner.as_bytes()),
             ("index.json", index.as_bytes()),
         ]))
         .unwrap();
-        assert_eq!(store.load(&archive[..]).unwrap()[0].names, ["oci:2"]);
+        let loaded = store.load(&archive[..]).unwrap();
+        assert_eq!(loaded[0].names, ["oci:2"]);
+        assert!(loaded[1].names.is_empty(), "a tag alone is no name");
     }
 }

@@ -195,9 +195,14 @@ impl Images for LocalImages {
             registry.tags().await?.into_iter().map(tagged).collect()
         };
         for reference in tags {
-            self.store
-                .pull(&reference, wanted.auth.clone(), &platform, &progress)
-                .await?;
+            let pulled = self
+                .store
+                .pull(&reference, wanted.auth.clone(), &platform, &progress);
+            pulled.await.map_err(|error| match error {
+                // The registry's refusal is not the engine's own.
+                Error::Refused(words) => PartError::message(words),
+                error => error.into(),
+            })?;
         }
         Ok(())
     }

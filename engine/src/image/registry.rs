@@ -415,11 +415,16 @@ impl Registry {
             .send()
             .await
             .map_err(|error| failed(&realm, &describe(&error)))?;
-        let response = self.check(&realm, response).await?;
+        let response = self.accepted(&realm, response).await?;
         let token = small(&realm, response).await?;
         let token: Token = serde_json::from_slice(&token)
             .map_err(|error| failed(&realm, &format!("the token is not usable: {error}")))?;
         let token = token.token.or(token.access_token).unwrap_or_default();
+        if token.is_empty() {
+            return Err(Error::Refused(
+                "authorization server did not include a token in the response".into(),
+            ));
+        }
         secret(&format!("Bearer {token}")).ok_or_else(|| failed(&realm, "the token is not usable"))
     }
 

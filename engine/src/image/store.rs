@@ -138,6 +138,10 @@ impl ImageStore {
 
     /// Gives an image one more name; the name leaves the image that had it.
     pub fn tag(&self, id: &str, reference: &Reference) -> Result<()> {
+        // It may have been removed just now.
+        let _one = self.changing();
+        self.image(id)
+            .map_err(|_| Error::NoSuchImage(id.to_owned()))?;
         let mut names = self.names();
         let before = names.clone();
         let tag = reference.tag.as_deref().unwrap_or("latest");

@@ -203,13 +203,21 @@ impl Registry {
     }
 
     /// The answer if it is a good one, else the registry's own words.
-    async fn accepted(&self, url: &str, response: Response) -> Result<Response> {
+    pub(super) async fn accepted(&self, url: &str, response: Response) -> Result<Response> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
         let body = small(url, response).await.unwrap_or_default();
-        let words = serde_json::from_slice::<Answer>(&body)
+        let answer = serde_json::from_slice::<Answer>(&body);
+        if let (Err(error), false) = (&answer, body.is_empty() || status.is_server_error()) {
+            let text = String::from_utf8_lossy(&body);
+            return Err(Error::Refused(format!(
+                "error parsing HTTP {} response body: {error}: {text:?}",
+                status.as_u16()
+            )));
+        }
+        let words = answer
             .ok()
             .and_then(|answer| answer.errors.into_iter().next())
             .map(|entry| {

@@ -71,8 +71,38 @@ pub async fn inspect(engine: &Engine, req: &Req, name: &str) -> Result<Reply> {
         ));
     }
     let mut image = engine.images.inspect(name)?;
+    check_platform(&image, req, name)?;
     inspected_for(&mut image, req.version)?;
     respond::json(&image)
+}
+
+/// Clients may ask for one platform of an image; ours have one only.
+fn check_platform(image: &Value, req: &Req, name: &str) -> Result<()> {
+    let wanted = match req.query("platform") {
+        Some(text) if text.starts_with('{') => serde_json::from_str::<Value>(text)
+            .map_err(|e| Error::invalid(format!("invalid platform: {e}")))?,
+        _ => return Ok(()),
+    };
+    let differs = [("os", "Os"), ("architecture", "Architecture")]
+        .iter()
+        .any(|(key, field)| !wanted[key].is_null() && wanted[key] != image[field]);
+    if differs {
+        let text = |key: &str| wanted[key].as_str().unwrap_or_default().to_owned();
+        return Err(Error::not_found(format!(
+            "image with reference {name} was found but does not provide the specified platform ({}/{})",
+            text("os"),
+            text("architecture")
+        )));
+    }
+    Ok(())
+}
+
+/// [`check_platform`] of an image that is to be looked up.
+pub(super) fn check_platform_of(engine: &Engine, req: &Req, name: &str) -> Result<()> {
+    if req.has_query("platform") {
+        check_platform(&engine.images.inspect(name)?, req, name)?;
+    }
+    Ok(())
 }
 
 fn inspected_for(image: &mut Value, version: (u32, u32)) -> Result<()> {
@@ -118,7 +148,8 @@ fn or_insert(object: &mut Value, key: &str, value: Value) {
 }
 
 /// `GET /images/{name}/history`.
-pub async fn history(engine: &Engine, name: &str) -> Result<Reply> {
+pub async fn history(engine: &Engine, req: &Req, name: &str) -> Result<Reply> {
+    check_platform_of(engine, req, name)?;
     respond::json(&engine.images.history(name)?)
 }
 

@@ -12,7 +12,7 @@ use super::super::request::Req;
 use super::super::respond::{self, Reply};
 use super::progress::with_errors_inside;
 use super::registry::credentials;
-use super::{familiar, named, with_progress};
+use super::{check_platform_of, familiar, named, with_progress};
 use crate::container::Engine;
 use crate::container::error::{Error, Result};
 use crate::container::parts::{Import, ProgressSink, Pull, Reader};
@@ -125,7 +125,10 @@ pub async fn load(engine: &Arc<Engine>, req: &mut Req) -> Result<Reply> {
 }
 
 /// `GET /images/get`.
-pub async fn save(engine: &Engine, names: Vec<String>) -> Result<Reply> {
+pub async fn save(engine: &Engine, req: &Req, names: Vec<String>) -> Result<Reply> {
+    for name in &names {
+        check_platform_of(engine, req, name)?;
+    }
     let (archive, ids) = engine.images.save(names).await?;
     for id in ids {
         engine.tell_image("save", &id, &id);
