@@ -30,7 +30,12 @@ impl Reference {
         }
         let (name, tag) = split_tag(rest);
         if tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(invalid());
+            let reason = if digest.is_none() && Self::parse(name).is_ok() {
+                "invalid tag format"
+            } else {
+                "invalid reference format"
+            };
+            return Err(Error::InvalidReference(reason.to_owned()));
         }
         let (registry, path) = split_registry(name);
         let path = if registry == "docker.io" && !path.contains('/') {

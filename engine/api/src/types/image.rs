@@ -20,10 +20,15 @@ pub struct ImageSummary {
     pub created: i64,
     pub size: i64,
     pub shared_size: i64,
-    #[serde(deserialize_with = "nullable")]
+    /// Docker says `null` where there are none.
+    #[serde(deserialize_with = "nullable", serialize_with = "null_if_empty")]
     pub labels: StringMap,
     /// -1: not counted.
     pub containers: i64,
+}
+
+fn null_if_empty<S: serde::Serializer>(map: &StringMap, to: S) -> Result<S::Ok, S::Error> {
+    (!map.is_empty()).then_some(map).serialize(to)
 }
 
 /// The answer of `GET /images/{name}/json`.

@@ -153,13 +153,18 @@ pub async fn history(engine: &Engine, req: &Req, name: &str) -> Result<Reply> {
     respond::json(&engine.images.history(name)?)
 }
 
-/// The command line puts the tag into the name, other clients beside it.
+/// The command line puts the tag into the name, other clients beside it; there it counts more.
 pub(super) fn named(repository: &str, tag: Option<&str>) -> String {
-    match tag.filter(|t| !t.is_empty()) {
-        Some(digest) if digest.contains(':') => format!("{repository}@{digest}"),
-        Some(tag) => format!("{repository}:{tag}"),
-        None => repository.to_owned(),
-    }
+    let Some(tag) = tag.filter(|t| !t.is_empty()) else {
+        return repository.to_owned();
+    };
+    let bare = repository.split('@').next().unwrap_or(repository);
+    let bare = match bare.rsplit_once(':') {
+        Some((bare, tag)) if !tag.contains('/') => bare,
+        _ => bare,
+    };
+    let sign = if tag.contains(':') { '@' } else { ':' };
+    format!("{bare}{sign}{tag}")
 }
 
 /// A name with its tag, as people write it.
@@ -245,6 +250,8 @@ mod tests {
         assert_eq!(named("a", Some("1")), "a:1");
         assert_eq!(named("a", Some("sha256:x")), "a@sha256:x");
         assert_eq!(named("a:1", None), "a:1");
+        assert_eq!(named("h:5/a:1", Some("2")), "h:5/a:2");
+        assert_eq!(named("h:5/a", Some("2")), "h:5/a:2");
         assert_eq!(familiar("a"), "a:latest");
     }
 }

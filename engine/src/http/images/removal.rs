@@ -1,6 +1,6 @@
 //! `docker rmi` and `docker image prune`.
 
-use windlass_engine_api::types::PruneReport;
+use serde_json::json;
 
 use super::super::request::Req;
 use super::super::respond::{self, Reply};
@@ -32,11 +32,8 @@ pub async fn prune(engine: &Engine, req: &Req) -> Result<Reply> {
         "",
         [("reclaimed".to_owned(), removed.won.to_string())].into(),
     );
-    respond::json(&PruneReport {
-        images_deleted: (!removed.deleted.is_empty()).then_some(removed.deleted),
-        space_reclaimed: removed.won,
-        ..PruneReport::default()
-    })
+    let deleted = (!removed.deleted.is_empty()).then_some(removed.deleted);
+    respond::json(&json!({ "ImagesDeleted": deleted, "SpaceReclaimed": removed.won }))
 }
 
 fn tell(engine: &Engine, removed: &ImagesRemoved) {
