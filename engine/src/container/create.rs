@@ -1,5 +1,6 @@
 //! Making a container: everything is checked before anything is made.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fs_err as fs;
@@ -10,7 +11,7 @@ use super::mounts::{self, MountRecord};
 use super::record::Record;
 use super::registry::Container;
 use super::resources::{self, For, Machine};
-use super::{Engine, clock, log_options, merge, platform, prepare, validate};
+use super::{Engine, clock, log_options, merge, platform, prepare, removal, validate};
 use crate::runtime::{MASKED, READONLY};
 
 impl Engine {
@@ -89,8 +90,22 @@ impl Engine {
 
     /// Makes the volumes and the folder, and enters it.
     async fn keep(&self, mut record: Record) -> Result<()> {
-        self.make_volumes(&mut record).await?;
+        let anonymous = self.make_volumes(&mut record).await?;
         let folder = self.settings.root.join("containers").join(&record.id);
+        let id = record.id.clone();
+        let entered = self.enter(record, folder.clone());
+        if entered.is_err() {
+            // Nothing of it stays.
+            removal::remove_dir_all(&folder).ok();
+            self.images.discard(&id).await.ok();
+            for name in anonymous {
+                self.volumes.remove(&name).ok();
+            }
+        }
+        entered
+    }
+
+    fn enter(&self, record: Record, folder: PathBuf) -> Result<()> {
         fs::create_dir_all(&folder)?;
         let durable = !record.host_config.auto_remove;
         let container = Arc::new(Container::new(record, folder).with_spare(&self.settings.run));

@@ -391,10 +391,11 @@ pub trait Volumes: Send + Sync {
     fn unmount(&self, name: &str, user: &str) -> Result<bool>;
     /// After the engine's start, when all users are known: what nobody uses is unmounted.
     fn settle(&self) -> Result<()>;
-    /// Lets `copy` fill its folder if that is empty; on failure it stays empty.
+    /// Lets `copy` fill its folder if that is empty; on failure it stays empty, unless somebody other than `user` uses it.
     fn fill(
         &self,
         name: &str,
+        user: &str,
         copy: &mut dyn FnMut(&std::path::Path) -> std::io::Result<()>,
     ) -> Result<()>;
 }

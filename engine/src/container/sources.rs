@@ -15,19 +15,22 @@ use super::registry::Container;
 use super::{Engine, MountRecord, rooted};
 
 impl Engine {
-    /// Makes what a new container's volumes lack; on failure the anonymous ones are taken away again.
-    pub(super) async fn make_volumes(&self, record: &mut Record) -> Result<()> {
+    /// Makes what a new container's volumes lack; the answer is the anonymous ones, which are taken away again on failure.
+    pub(super) async fn make_volumes(&self, record: &mut Record) -> Result<Vec<String>> {
         let mut made = Vec::new();
         let mut done = self.create_volumes(record, &mut made);
         if done.is_ok() {
             done = self.fill_volumes(record).await;
         }
-        if done.is_err() {
-            for name in made {
-                self.volumes.remove(&name).ok();
+        match done {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                for name in made {
+                    self.volumes.remove(&name).ok();
+                }
+                Err(error)
             }
         }
-        done
     }
 
     fn create_volumes(&self, record: &mut Record, anonymous: &mut Vec<String>) -> Result<()> {
@@ -70,7 +73,7 @@ impl Engine {
                     return Ok(());
                 };
                 volumes.mount(&mount.name, &user)?;
-                let filled = fill(volumes.as_ref(), mount, &from);
+                let filled = fill(volumes.as_ref(), mount, &user, &from);
                 volumes.unmount(&mount.name, &user)?;
                 filled
             })
@@ -200,6 +203,7 @@ fn shown_by_image(
 fn fill(
     volumes: &dyn super::parts::Volumes,
     mount: &MountRecord,
+    user: &str,
     from: &std::os::fd::OwnedFd,
 ) -> Result<()> {
     let failed = |e: Error| {
@@ -210,7 +214,7 @@ fn fill(
     };
     if mount.subpath.is_empty() {
         let mut copy = |to: &Path| rooted::copy_directory(from, to);
-        return volumes.fill(&mount.name, &mut copy).map_err(failed);
+        return volumes.fill(&mount.name, user, &mut copy).map_err(failed);
     }
     // What is not there is complained about when it starts.
     let Ok(inside) = within(Path::new(&mount.source), &mount.subpath) else {

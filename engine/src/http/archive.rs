@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use base64::Engine as _;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::StreamExt as _;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use http_body_util::BodyExt as _;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
+use super::heard::Heard;
 use super::request::Req;
 use super::respond::{self, Reply};
 use crate::container::error::{Error, Kind, Result};
@@ -157,9 +157,7 @@ async fn extract(root: &Root, archive: Reader, path: String, req: &Req) -> Resul
 /// The request's body as a reader.
 pub fn reader(req: &mut Req) -> Reader {
     match req.take_body() {
-        Some(body) => Box::pin(StreamReader::new(
-            body.into_data_stream().map_err(std::io::Error::other),
-        )),
+        Some(body) => Box::pin(StreamReader::new(Heard::new(body))),
         None => Box::pin(tokio::io::empty()),
     }
 }

@@ -9,6 +9,7 @@ mod containers;
 mod detach;
 mod disk_usage;
 mod exec;
+mod heard;
 mod images;
 mod info;
 mod lenient;

@@ -288,12 +288,17 @@ impl Volumes for LocalVolumes {
         Ok(())
     }
 
-    fn fill(&self, name: &str, copy: &mut dyn FnMut(&Path) -> std::io::Result<()>) -> Result<()> {
+    fn fill(
+        &self,
+        name: &str,
+        user: &str,
+        copy: &mut dyn FnMut(&Path) -> std::io::Result<()>,
+    ) -> Result<()> {
         let data = self.data(name);
         if fs::read_dir(&data)?.next().is_some() {
             return Ok(());
         }
-        if self.users().has(name) || mounted::is_mounted(&data)? {
+        if self.users().has_other(name, user) || mounted::is_mounted(&data)? {
             return Ok(copy(&data)?);
         }
         // As a whole or not at all: what is half filled is never filled again.
@@ -387,7 +392,8 @@ mod tests {
         let made = volumes
             .create("data", StringMap::new(), StringMap::new())
             .unwrap();
-        let failed = volumes.fill("data", &mut |to| {
+        volumes.mount("data", "me").unwrap();
+        let failed = volumes.fill("data", "me", &mut |to| {
             fs::write(to.join("half"), "")?;
             Err(std::io::Error::from_raw_os_error(libc::ENOSPC))
         });
@@ -396,11 +402,11 @@ mod tests {
         assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
         assert_eq!(fs::read_dir(folder.parent().unwrap()).unwrap().count(), 2);
         volumes
-            .fill("data", &mut |to| fs::write(to.join("whole"), "12345"))
+            .fill("data", "me", &mut |to| fs::write(to.join("whole"), "12345"))
             .unwrap();
         fs::hard_link(folder.join("whole"), folder.join("again")).unwrap();
         volumes
-            .fill("data", &mut |_| panic!("it is not empty"))
+            .fill("data", "me", &mut |_| panic!("it is not empty"))
             .unwrap();
         assert_eq!(size_of(folder), 5);
     }

@@ -29,6 +29,12 @@ impl Users {
         was
     }
 
+    /// Whether anybody else uses it.
+    pub fn has_other(&self, volume: &str, user: &str) -> bool {
+        let users = self.0.get(volume);
+        users.is_some_and(|users| users.iter().any(|other| other != user))
+    }
+
     /// Whether anybody uses it.
     pub fn has(&self, volume: &str) -> bool {
         self.0.contains_key(volume)

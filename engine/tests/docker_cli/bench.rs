@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What the image can do.
 const APPLETS: &[&str] = &[
     "sh", "cat", "chmod", "chown", "echo", "env", "false", "grep", "head", "hostname", "httpd",
-    "id", "ln", "ls", "mkdir", "mount", "nc", "ping", "ps", "pwd", "sleep", "stat", "stty", "test",
-    "touch", "trap", "true", "wget",
+    "id", "ln", "ls", "mkdir", "mount", "nc", "ping", "ps", "pwd", "rm", "sleep", "stat", "stty",
+    "test", "touch", "trap", "true", "wget",
 ];
 
 /// Runs a test with an engine that has one image, `box`.
@@ -112,6 +112,12 @@ impl Bench {
         mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), nothing).unwrap();
     }
 
+    /// A file system with little room.
+    pub fn mount_sized(&self, at: &Path, size: &str) {
+        let flags = MsFlags::empty();
+        mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(size)).unwrap();
+    }
+
     /// What is mounted there later is seen by those who share it.
     pub fn share(&self, at: &Path) {
         let nothing: Option<&str> = None;
@@ -126,7 +132,8 @@ impl Bench {
         }
     }
 
-    fn import(&self) {
+    /// Brings the image `box`.
+    pub fn import(&self) {
         let mut archive = tar::Builder::new(Vec::new());
         archive
             .append_path_with_name(busybox(), "bin/busybox")

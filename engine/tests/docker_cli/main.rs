@@ -6,6 +6,7 @@ mod building_language;
 mod building_stages;
 mod containers;
 mod copying;
+mod full;
 mod health;
 mod images;
 mod registries;

@@ -202,14 +202,16 @@ impl Client {
     }
 }
 
-fn big() -> String {
+/// The image in it.
+pub fn big() -> String {
     format!("{REGISTRY}/big:1")
 }
 
-struct Registry(Child);
+/// A registry at a port of the test's own.
+pub struct Registry(Child);
 
 impl Registry {
-    fn start(folder: &Path) -> Self {
+    pub fn start(folder: &Path) -> Self {
         let config = folder.join("registry.yml");
         let data = folder.join("registry");
         let lines = format!(
@@ -232,7 +234,7 @@ impl Drop for Registry {
 }
 
 /// An image of some layers in the registry, and a build that starts from `box`.
-fn prepare(b: &Bench) {
+pub fn prepare(b: &Bench) {
     let folder = b.path("context");
     std::fs::create_dir(&folder).unwrap();
     let mut lines = "FROM box\n".to_owned();
@@ -243,6 +245,9 @@ fn prepare(b: &Bench) {
     }
     std::fs::write(folder.join("Dockerfile"), lines).unwrap();
     b.ok(&["build", "-q", "-t", &big(), folder.to_str().unwrap()]);
+    b.until("the registry listens", |_| {
+        std::net::TcpStream::connect(REGISTRY).is_ok()
+    });
     b.until("the registry takes it", |b| {
         b.docker(&["push", &big()]).status.success()
     });
@@ -251,7 +256,8 @@ fn prepare(b: &Bench) {
     std::fs::write(folder.join("Dockerfile"), lines).unwrap();
 }
 
-fn check(b: &Bench) -> String {
+/// What `windlassd check` says.
+pub fn check(b: &Bench) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_windlassd"))
         .arg("check")
         .arg("--root")
