@@ -10,7 +10,7 @@ use windlass_engine_api::types::ContainerInspect;
 
 use super::error::{Error, Kind, Result};
 use super::record::Status;
-use super::registry::Container;
+use super::registry::{Container, Progress};
 use super::{Engine, Sizes, inspect, logs, signal};
 
 const KILL: i32 = libc::SIGKILL;
@@ -126,7 +126,15 @@ impl Engine {
             tracing::warn!(id = container.id, %error, "that it was stopped by hand is not on disk");
         }
         let mut progress = container.progress.subscribe();
-        let before = progress.borrow_and_update().exits;
+        let Progress {
+            exits: before,
+            running,
+            ..
+        } = *progress.borrow_and_update();
+        if !running {
+            // It ended by itself since the caller looked: no other end will come.
+            return Ok(());
+        }
         if container.status() == Status::Paused {
             self.runtime.resume(&container.id).await?;
             container.update(|r| r.state.status = Status::Running);
