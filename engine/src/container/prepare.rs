@@ -301,12 +301,13 @@ fn hosts(
     }
     let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_owned();
     if let Some(address) = address {
-        let full = if domain.is_empty() {
-            String::new()
-        } else {
-            format!("{hostname}.{domain} ")
+        let names = match hostname.split_once('.') {
+            _ if !domain.is_empty() => format!("{hostname}.{domain} {hostname}"),
+            // `-h boat.example.org` is a name and its domain in one.
+            Some((short, _)) => format!("{hostname} {short}"),
+            None => hostname.to_owned(),
         };
-        text.push_str(&format!("{address}\t{full}{hostname}\n"));
+        text.push_str(&format!("{address}\t{names}\n"));
     }
     for extra in &host.extra_hosts {
         let (name, address) = extra

@@ -20,6 +20,7 @@ mod respond;
 mod route;
 mod server;
 mod system;
+mod unread;
 mod volumes;
 mod websocket;
 

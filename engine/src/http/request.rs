@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use windlass_engine_api::Filters;
 
+use super::unread::Unread;
 use crate::container::error::{Error, Result};
 
 /// The API version served, and the oldest accepted.
@@ -30,13 +31,14 @@ pub struct Req {
     /// Headers.
     pub headers: HeaderMap,
     query: Vec<(String, String)>,
-    body: Option<Incoming>,
+    body: Unread,
     upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
 impl Req {
     /// Takes it apart; a version out of range is an error.
     pub fn new(mut parts: Parts, body: Incoming) -> Result<Self> {
+        let body = Unread::new(body);
         let path = parts.uri.path();
         let mut segments: Vec<String> = path
             .split('/')
@@ -59,7 +61,7 @@ impl Req {
             version,
             headers: parts.headers,
             query,
-            body: Some(body),
+            body,
             upgrade,
         })
     }
@@ -280,6 +282,7 @@ fn decode(text: &str, plus_is_space: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::unread::Unread;
     use super::*;
 
     #[test]

@@ -26,7 +26,7 @@ const WORDS: [(&str, &str); 13] = [
         "$1:PORT",
     ),
     (r"\b(\d{1,3}\.){3}\d{1,3}(/\d+)?", "IP"),
-    (r"\b\d+(\.\d+)?(e[+-]\d+)? ?([kMG]i?)?B\b", "SIZE"),
+    (r"\b\d+(\.\d+)?(e[+-]\d+)? ?([kKMGT]i?)?B\b", "SIZE"),
     (r"\b\d+(\.\d+)?%", "PERCENT"),
     (r"/[^ :]*/tmp\.?[^ /:]*/", "FOLDER/"),
     (r"[ \t]+", " "),
@@ -72,7 +72,7 @@ mod tests {
             ("box latest 1.98MB", "box latest SIZE"),
             ("172.17.0.2/16", "IP"),
             ("02:42:ac:11:00:02", "MAC"),
-            ("0.52%   1.2MiB / 64MiB", "PERCENT SIZE / SIZE"),
+            ("0.52%   200KiB / 64MiB", "PERCENT SIZE / SIZE"),
             ("exit code 42", "exit code 42"),
         ] {
             assert_eq!(normal(from), to, "{from}");
