@@ -10,7 +10,7 @@ use super::job::short;
 use super::stage::{Failure, Stage};
 use super::{LocalBuilder, Scratch};
 use crate::container::error::{Error, Result};
-use crate::container::parts::{Connect, Connected, MountSpec, Netns, ProcessSpec, RunSpec};
+use crate::container::parts::{Connect, Connected, Join, MountSpec, Netns, ProcessSpec, RunSpec};
 use crate::container::{MountRecord, resolv_conf};
 use crate::image::Image;
 
@@ -118,7 +118,10 @@ impl Workshop {
         };
         let wanted = Connect {
             container: self.id.clone(),
-            network: network.into(),
+            joins: vec![Join {
+                network: network.into(),
+                ..Join::default()
+            }],
             ..Connect::default()
         };
         let connected = self.builder.networks.connect(&wanted).await?;
@@ -197,7 +200,7 @@ fn hosts(host: &HostConfig, hostname: &str, connected: Option<&Connected>) -> Re
         let (name, address) = line
             .split_once([':', '='])
             .ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{line}\"")))?;
-        let gateway = connected.map(|got| got.endpoint.gateway.as_str());
+        let gateway = connected.and_then(Connected::gateway);
         let address = match address {
             "host-gateway" => gateway
                 .filter(|gateway| !gateway.is_empty())
@@ -211,7 +214,7 @@ fn hosts(host: &HostConfig, hostname: &str, connected: Option<&Connected>) -> Re
         }
         text += &format!("{address}\t{name}\n");
     }
-    if let Some(address) = connected.map(|got| got.endpoint.ip_address.as_str()) {
+    if let Some(address) = connected.and_then(Connected::address) {
         text += &format!("{address}\t{hostname}\n");
     }
     Ok(text)

@@ -63,6 +63,9 @@ fn leaked(scene: &Scene, point: &Path) -> Option<String> {
 struct Network {
     #[serde(default)]
     bridge: String,
+    /// Beside an interface of the host there is nothing of its own.
+    #[serde(default)]
+    driver: String,
 }
 
 /// On the bridges hang only interfaces of containers that run; without an engine and containers there are no rules.
@@ -75,7 +78,7 @@ pub fn networks(scene: &Scene, findings: &mut Vec<Finding>) -> anyhow::Result<()
             continue;
         };
         let bridge = network.bridge;
-        if bridge.is_empty() {
+        if bridge.is_empty() || !matches!(network.driver.as_str(), "" | "bridge") {
             continue;
         }
         let device = Path::new("/sys/class/net").join(&bridge);

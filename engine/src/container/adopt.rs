@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::Engine;
+use super::networking::wanted;
 use super::parts::{Connect, Connected, Exit};
-use super::prepare::wanted;
 use super::record::Status;
 use super::registry::Container;
 use super::restart::{self, LastRun};
@@ -185,9 +185,12 @@ fn connection(container: &Container) -> Option<(Connect, Connected)> {
     if mode == "none" || mode == "host" || mode.starts_with("container:") {
         return None;
     }
+    if record.state.netns.is_empty() {
+        return None;
+    }
     let connected = Connected {
         netns: record.state.netns.clone().into(),
-        endpoint: record.state.endpoint.clone(),
+        endpoints: record.state.endpoints.clone(),
         ports: record.state.ports.clone(),
         nameserver: None,
     };

@@ -25,7 +25,7 @@ impl Engine {
         let CreateContainer {
             mut config,
             host_config: mut host,
-            networking_config: networking,
+            networking_config: mut networking,
         } = spec;
         if config == ContainerConfig::default() {
             return Err(Error::invalid(
@@ -48,6 +48,8 @@ impl Engine {
         defaults(&mut host, &machine);
         validate::publish_from(&config.labels)?;
         self.check_joined(&host)?;
+        self.settle_networks(&host, &config.mac_address, &mut networking)?;
+        self.check_links(&mut host)?;
         let inherited = self.volumes_from(&host)?;
         let mounts = mounts::resolve(&host, config.volumes.keys().cloned(), inherited)?;
         if host.network_mode == "host" && !host.port_bindings.is_empty() {
@@ -77,6 +79,7 @@ impl Engine {
             config,
             host_config: host,
             networking,
+            networks_settled: true,
             mounts,
             ..Record::default()
         };

@@ -18,6 +18,8 @@ pub enum Kind {
     Forbidden,
     /// Not offered by this engine (501).
     NotImplemented,
+    /// What it would need is not there (503).
+    Unavailable,
     /// Everything else (500).
     Internal,
 }

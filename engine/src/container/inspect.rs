@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use windlass_engine_api::types::{
-    ContainerInspect, EndpointSettings, GraphDriver, NetworkSettings, Port, PortBinding, StringMap,
+    ContainerInspect, EndpointSettings, GraphDriver, HostConfig, NetworkSettings, Port,
+    PortBinding, StringMap,
 };
 
 use super::list::sort_ports;
@@ -19,18 +20,47 @@ pub fn network_name(r: &Record) -> String {
     }
 }
 
-/// The networks it is in.
+/// The names of all its networks.
+pub fn network_names(r: &Record) -> Vec<String> {
+    let known = &r.networking.endpoints_config;
+    if r.networks_settled {
+        return known.keys().cloned().collect();
+    }
+    Some(network_name(r))
+        .filter(|n| !n.is_empty())
+        .into_iter()
+        .collect()
+}
+
+/// The networks it is in: what was asked for, and what it has while it runs.
 pub fn networks(r: &Record) -> BTreeMap<String, EndpointSettings> {
-    let name = network_name(r);
-    if name.is_empty() {
-        return BTreeMap::new();
-    }
-    let mut endpoint = r.state.endpoint.clone();
-    if let Some(wanted) = r.networking.endpoints_config.get(&name) {
-        endpoint.aliases = wanted.aliases.clone().or(endpoint.aliases);
-        endpoint.ipam_config = wanted.ipam_config.clone().or(endpoint.ipam_config);
-    }
-    [(name, endpoint)].into()
+    let one = |name: String| {
+        let mut shown = r
+            .networking
+            .endpoints_config
+            .get(&name)
+            .cloned()
+            .unwrap_or_default();
+        let wanted_mac = std::mem::take(&mut shown.mac_address);
+        let has = r.state.endpoints.get(&name).cloned().unwrap_or_default();
+        shown.network_id = has.network_id;
+        if r.state.status.has_process() {
+            shown.endpoint_id = has.endpoint_id;
+            shown.gateway = has.gateway;
+            shown.ip_address = has.ip_address;
+            shown.ip_prefix_len = has.ip_prefix_len;
+            shown.ipv6_gateway = has.ipv6_gateway;
+            shown.global_ipv6_address = has.global_ipv6_address;
+            shown.global_ipv6_prefix_len = has.global_ipv6_prefix_len;
+            shown.mac_address = has.mac_address;
+        } else {
+            shown.mac_address = wanted_mac;
+        }
+        let built_in = matches!(name.as_str(), "bridge" | "host" | "none");
+        shown.dns_names = (!built_in).then(|| super::networking::dns_names(r, &shown));
+        (name, shown)
+    };
+    network_names(r).into_iter().map(one).collect()
 }
 
 /// Exposed and published ports, for a list.
@@ -92,14 +122,13 @@ fn port_map(r: &Record) -> BTreeMap<String, Option<Vec<PortBinding>>> {
 }
 
 fn network_settings(r: &Record) -> NetworkSettings {
-    let endpoint = if network_name(r) == "bridge" {
-        r.state.endpoint.clone()
-    } else {
-        EndpointSettings::default()
-    };
+    let networks = networks(r);
+    let endpoint = networks.get("bridge").cloned().unwrap_or_default();
+    let runs = r.state.status.has_process();
     NetworkSettings {
-        sandbox_id: if r.state.status.has_process() {
-            r.id.clone()
+        sandbox_id: if runs { r.id.clone() } else { String::new() },
+        sandbox_key: if runs {
+            r.state.netns.clone()
         } else {
             String::new()
         },
@@ -108,12 +137,11 @@ fn network_settings(r: &Record) -> NetworkSettings {
         gateway: endpoint.gateway,
         ip_address: endpoint.ip_address,
         ip_prefix_len: endpoint.ip_prefix_len,
+        ipv6_gateway: endpoint.ipv6_gateway,
         global_ipv6_address: endpoint.global_ipv6_address,
         global_ipv6_prefix_len: endpoint.global_ipv6_prefix_len,
-        ipv6_gateway: endpoint.ipv6_gateway,
-        sandbox_key: r.state.netns.clone(),
         mac_address: endpoint.mac_address,
-        networks: networks(r),
+        networks,
         ..NetworkSettings::default()
     }
 }
@@ -149,7 +177,10 @@ pub fn inspect(
             .filter(|_| super::security::has_apparmor())
             .unwrap_or_default(),
         exec_ids: (!exec_ids.is_empty()).then_some(exec_ids),
-        host_config: r.host_config.clone(),
+        host_config: HostConfig {
+            links: super::links::shown(&r.name, &r.host_config.links),
+            ..r.host_config.clone()
+        },
         graph_driver: GraphDriver {
             name: "overlay2".to_owned(),
             data: folders,

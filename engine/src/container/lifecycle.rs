@@ -132,13 +132,11 @@ impl Engine {
                 Netns::None | Netns::Host => String::new(),
             };
             state.former_ports.clone_from(&connected.ports);
-            state
-                .former_address
-                .clone_from(&connected.endpoint.ip_address);
-            state.endpoint = connected.endpoint;
+            state.endpoints = connected.endpoints;
             state.ports = connected.ports;
         });
         container.progress.send_modify(|p| p.running = true);
+        self.tell_networks(container, "connect");
         self.tell(container, "start");
     }
 

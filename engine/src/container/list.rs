@@ -221,7 +221,11 @@ impl<'a> Selection<'a> {
                 })
             })
             && any("network", &|w| {
-                inspect::network_name(r) == w || state.endpoint.network_id == w
+                inspect::network_names(r).iter().any(|n| n == w)
+                    || state
+                        .endpoints
+                        .values()
+                        .any(|e| !w.is_empty() && e.network_id.starts_with(w))
             })
             && any("health", &|w| {
                 w == state.health.as_ref().map_or("none", |h| h.status.as_str())

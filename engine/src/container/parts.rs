@@ -2,6 +2,7 @@
 //!
 //! The rest of `container` and `http` sees these traits only, so that it is tested without root; `main` puts the real parts in.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 
@@ -316,27 +317,46 @@ pub trait Runtime: Send + Sync {
     async fn delete(&self, id: &str) -> Result<()>;
 }
 
-/// What a container wants of the network.
+/// What a container wants of one network.
 #[derive(Debug, Clone, Default)]
-pub struct Connect {
-    /// Its id.
-    pub container: String,
+pub struct Join {
     /// The network's name or id.
     pub network: String,
     /// Names by which others find it.
     pub names: Vec<String>,
+    /// Names by which it alone finds others, each with the other's name or id.
+    pub links: Vec<(String, String)>,
     /// A wanted IPv4 address.
-    pub address: Option<String>,
+    pub v4: Option<String>,
+    /// A wanted IPv6 address.
+    pub v6: Option<String>,
     /// A wanted hardware address.
     pub mac: Option<String>,
+    /// Where the highest one is, the way out is.
+    pub priority: i64,
+    /// Of the driver.
+    pub options: StringMap,
+    /// The IPv4 address of its last run, taken again while it is free.
+    pub former_v4: Option<String>,
+    /// The same for IPv6.
+    pub former_v6: Option<String>,
+}
+
+/// What a container wants of the networks.
+#[derive(Debug, Clone, Default)]
+pub struct Connect {
+    /// Its id.
+    pub container: String,
+    /// In the order of its interfaces.
+    pub joins: Vec<Join>,
     /// Container port → wanted bindings; an empty host port means that the network chooses.
     pub ports: PortMap,
-    /// The address of its last run, taken again while it is free.
-    pub former_address: Option<String>,
     /// What it had before: a port that the network chose is taken again while it is free, so that others still find it.
     pub former_ports: PortMap,
     /// CIDRs that may reach the published ports; `None`: everybody.
     pub publish_from: Option<Vec<String>>,
+    /// Name servers of its own.
+    pub dns: Vec<String>,
 }
 
 /// What it got.
@@ -344,12 +364,26 @@ pub struct Connect {
 pub struct Connected {
     /// Its namespace.
     pub netns: PathBuf,
-    /// Addresses.
-    pub endpoint: EndpointSettings,
+    /// Addresses, by the network's name.
+    pub endpoints: BTreeMap<String, EndpointSettings>,
     /// With the chosen host ports.
     pub ports: PortMap,
-    /// A name server for `/etc/resolv.conf`, if the network has one; else the host's are used.
+    /// A name server for `/etc/resolv.conf`, if a network has one; else the host's are used.
     pub nameserver: Option<String>,
+}
+
+impl Connected {
+    /// Of all networks that have a way out, the first one's: where the host itself is.
+    pub fn gateway(&self) -> Option<&str> {
+        let mut all = self.endpoints.values().map(|e| e.gateway.as_str());
+        all.find(|g| !g.is_empty())
+    }
+
+    /// Its first IPv4 address.
+    pub fn address(&self) -> Option<&str> {
+        let mut all = self.endpoints.values().map(|e| e.ip_address.as_str());
+        all.find(|a| !a.is_empty())
+    }
 }
 
 /// Bridges, addresses, published ports.
@@ -363,8 +397,14 @@ pub trait Networks: Send + Sync {
     async fn create(&self, wanted: CreateNetwork) -> Result<String>;
     /// Removes one without containers.
     async fn remove(&self, reference: &str) -> Result<()>;
-    /// Makes a namespace with an address, and publishes ports. A taken port is `… port is already allocated`.
+    /// Makes a namespace with addresses, and publishes ports. A taken port is `… port is already allocated`.
     async fn connect(&self, wanted: &Connect) -> Result<Connected>;
+    /// Brings a running container into further networks; the answer is what it has then.
+    async fn join(&self, wanted: &Connect) -> Result<Connected>;
+    /// Takes a running container out of a network; the answer is what it still has.
+    async fn leave(&self, container: &str, network: &str) -> Result<Connected>;
+    /// The container is called so from now on; it keeps what it has.
+    fn renamed(&self, _wanted: &Connect) {}
     /// Takes everything back; nothing there is success.
     async fn disconnect(&self, container: &str) -> Result<()>;
     /// After the engine's start: these containers run and keep what they have; everything else is taken back.

@@ -4,35 +4,17 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use windlass_engine_api::types::{ContainerConfig, HostConfig, PortBinding, PortMap};
+use windlass_engine_api::types::{ContainerConfig, HostConfig};
 
 use super::error::{Error, Result};
-use super::parts::{Connect, Connected, MountSpec, Netns, ProcessSpec, RunSpec};
+use super::parts::{Connected, MountSpec, Netns, ProcessSpec, RunSpec};
 use super::record::Record;
 use super::registry::Container;
-use super::{Engine, MountRecord, inspect, log_options, sources, validate};
+use super::{Engine, MountRecord, log_options, networking, sources};
 
 impl Engine {
-    /// The container's network, made.
-    pub(super) async fn connect(&self, record: &Record) -> Result<(Netns, Option<Connected>)> {
-        match record.host_config.network_mode.as_str() {
-            "none" => Ok((Netns::None, None)),
-            "host" => Ok((Netns::Host, None)),
-            mode => match mode.strip_prefix("container:") {
-                Some(other) => {
-                    let pid = self.pid_of(other)?;
-                    Ok((Netns::Path(format!("/proc/{pid}/ns/net").into()), None))
-                }
-                None => {
-                    let connected = self.networks.connect(&wanted(record)?).await?;
-                    Ok((Netns::Path(connected.netns.clone()), Some(connected)))
-                }
-            },
-        }
-    }
-
     /// The first process of another container, which must run.
-    fn pid_of(&self, reference: &str) -> Result<i32> {
+    pub(super) fn pid_of(&self, reference: &str) -> Result<i32> {
         let container = self.containers.find(reference)?;
         let (pid, runs) = container.read(|r| (r.state.pid, r.state.status.has_process()));
         if runs {
@@ -87,7 +69,7 @@ impl Engine {
             id: record.id.clone(),
             folder: container.folder.clone(),
             rootfs,
-            process: process(record),
+            process: process(record, self.linked(record)?.env),
             hostname: if host.uts_mode == "host" {
                 String::new()
             } else {
@@ -128,18 +110,10 @@ impl Engine {
             record.config.hostname.clone()
         };
         fs::write(container.folder.join("hostname"), format!("{hostname}\n"))?;
-        let address = connected
-            .map(|c| c.endpoint.ip_address.as_str())
-            .filter(|a| !a.is_empty());
+        let linked = self.linked(record)?;
         fs::write(
             container.folder.join("hosts"),
-            hosts(
-                host,
-                &hostname,
-                &record.config.domainname,
-                address,
-                connected,
-            )?,
+            networking::hosts(record, &linked.hosts, connected)?,
         )?;
         let original = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let nameserver = connected.and_then(|c| c.nameserver.as_deref());
@@ -186,58 +160,6 @@ fn etc_mount(folder: &Path, name: &str) -> MountSpec {
     MountSpec { record, source }
 }
 
-/// What it wants of the network.
-pub(super) fn wanted(record: &Record) -> Result<Connect> {
-    let network = inspect::network_name(record);
-    let endpoint = record
-        .networking
-        .endpoints_config
-        .get(&network)
-        .cloned()
-        .unwrap_or_default();
-    let mut names = vec![
-        record.name.clone(),
-        record.id[..12.min(record.id.len())].to_owned(),
-    ];
-    names.extend(endpoint.aliases.unwrap_or_default());
-    if !record.config.hostname.is_empty() && !names.contains(&record.config.hostname) {
-        names.push(record.config.hostname.clone());
-    }
-    let text = |value: String| (!value.is_empty()).then_some(value);
-    Ok(Connect {
-        container: record.id.clone(),
-        network,
-        names,
-        address: endpoint.ipam_config.and_then(|c| text(c.ipv4_address)),
-        mac: text(endpoint.mac_address).or_else(|| text(record.config.mac_address.clone())),
-        ports: ports(record)?,
-        former_address: text(record.state.former_address.clone()),
-        former_ports: record.state.former_ports.clone(),
-        publish_from: validate::publish_from(&record.config.labels)?,
-    })
-}
-
-fn ports(record: &Record) -> Result<PortMap> {
-    let mut ports = PortMap::new();
-    for (port, bindings) in &record.host_config.port_bindings {
-        let (number, protocol) = validate::parse_port(port)?;
-        let bindings = if bindings.is_empty() {
-            vec![PortBinding::default()]
-        } else {
-            bindings.clone()
-        };
-        ports.insert(format!("{number}/{protocol}"), bindings);
-    }
-    if record.host_config.publish_all_ports {
-        for port in record.config.exposed_ports.keys() {
-            ports
-                .entry(port.clone())
-                .or_insert_with(|| vec![PortBinding::default()]);
-        }
-    }
-    Ok(ports)
-}
-
 /// Docker's own variables under the container's, where a name without `=` takes one away.
 pub(super) fn environment(config: &ContainerConfig) -> Vec<String> {
     const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -259,9 +181,15 @@ pub(super) fn environment(config: &ContainerConfig) -> Vec<String> {
     all
 }
 
-fn process(record: &Record) -> ProcessSpec {
+fn process(record: &Record, linked: Vec<String>) -> ProcessSpec {
     let config = &record.config;
     let mut env = environment(config);
+    let name = |v: &str| v.split('=').next().unwrap_or_default().to_owned();
+    for variable in linked {
+        if !env.iter().any(|v| name(v) == name(&variable)) {
+            env.push(variable);
+        }
+    }
     if config.tty && !env.iter().any(|v| v.starts_with("TERM=")) {
         let at = 1 + usize::from(!config.hostname.is_empty());
         env.insert(at.min(env.len()), "TERM=xterm".to_owned());
@@ -289,48 +217,6 @@ pub(super) fn hostname_of_host() -> String {
         .unwrap_or_default()
 }
 
-fn hosts(
-    host: &HostConfig,
-    hostname: &str,
-    domain: &str,
-    address: Option<&str>,
-    connected: Option<&Connected>,
-) -> Result<String> {
-    if host.network_mode == "host" && host.extra_hosts.is_empty() {
-        return Ok(fs::read_to_string("/etc/hosts").unwrap_or_default());
-    }
-    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_owned();
-    if let Some(address) = address {
-        let names = match hostname.split_once('.') {
-            _ if !domain.is_empty() => format!("{hostname}.{domain} {hostname}"),
-            // `-h boat.example.org` is a name and its domain in one.
-            Some((short, _)) => format!("{hostname} {short}"),
-            None => hostname.to_owned(),
-        };
-        text.push_str(&format!("{address}\t{names}\n"));
-    }
-    for extra in &host.extra_hosts {
-        let (name, address) = extra
-            .split_once([':', '='])
-            .ok_or_else(|| Error::invalid(format!("bad format for add-host: \"{extra}\"")))?;
-        let gateway = connected
-            .map(|c| c.endpoint.gateway.as_str())
-            .unwrap_or_default();
-        let address = if address == "host-gateway" {
-            gateway
-        } else {
-            address.trim_matches(['[', ']'])
-        };
-        if address.parse::<IpAddr>().is_err() {
-            return Err(Error::invalid(format!(
-                "invalid IP address in add-host: \"{address}\""
-            )));
-        }
-        text.push_str(&format!("{address}\t{name}\n"));
-    }
-    Ok(text)
-}
-
 /// The host's, without its loopback servers where the container cannot reach them; `--dns…` and the network's own server win.
 /// `/etc/resolv.conf` of a container.
 pub(crate) fn resolv_conf(
@@ -339,10 +225,11 @@ pub(crate) fn resolv_conf(
     on_host: bool,
     nameserver: Option<&str>,
 ) -> String {
-    let mut servers: Vec<String> = host.dns.clone();
-    if servers.is_empty() {
-        servers.extend(nameserver.map(str::to_owned));
-    }
+    let mut servers: Vec<String> = match nameserver {
+        // It asks those that were given.
+        Some(server) => vec![server.to_owned()],
+        None => host.dns.clone(),
+    };
     let lines = |key: &str| {
         original
             .lines()
@@ -374,11 +261,15 @@ pub(crate) fn resolv_conf(
             .filter(|s| !s.is_empty() && *s != ".")
             .map(|s| format!("search {s}\n")),
     );
-    let options = if host.dns_options.is_empty() {
+    let mut options = if host.dns_options.is_empty() {
         lines("options ")
     } else {
         vec![host.dns_options.join(" ")]
     };
+    if nameserver.is_some() && !options.iter().any(|o| o.contains("ndots:")) {
+        // Names of one word are neighbours': they are asked for as they are.
+        options = vec![format!("{} ndots:0", options.join(" ")).trim().to_owned()];
+    }
     text.extend(
         options
             .iter()
@@ -417,7 +308,7 @@ mod tests {
         assert!(resolv_conf(&plain, "nameserver 127.0.0.53", false, None).contains("8.8.8.8"));
         assert_eq!(
             resolv_conf(&plain, "", false, Some("10.1.0.1")),
-            "nameserver 10.1.0.1\n"
+            "nameserver 10.1.0.1\noptions ndots:0\n"
         );
         let own = HostConfig {
             dns: vec!["1.1.1.1".to_owned()],
@@ -426,32 +317,7 @@ mod tests {
         };
         assert_eq!(
             resolv_conf(&own, original, false, Some("10.1.0.1")),
-            "nameserver 1.1.1.1\noptions ndots:1\n"
+            "nameserver 10.1.0.1\noptions ndots:1\n"
         );
-    }
-
-    #[test]
-    fn host_lines() {
-        let host = HostConfig {
-            extra_hosts: vec!["db:10.0.0.9".to_owned(), "up=host-gateway".to_owned()],
-            ..HostConfig::default()
-        };
-        let connected = Connected {
-            endpoint: windlass_engine_api::types::EndpointSettings {
-                gateway: "10.1.0.1".to_owned(),
-                ..Default::default()
-            },
-            ..Connected::default()
-        };
-        let text = hosts(&host, "boat", "sea", Some("10.1.0.2"), Some(&connected)).unwrap();
-        assert!(
-            text.contains("10.1.0.2\tboat.sea boat\n10.0.0.9\tdb\n10.1.0.1\tup\n"),
-            "{text}"
-        );
-        let bad = HostConfig {
-            extra_hosts: vec!["db:nowhere".to_owned()],
-            ..HostConfig::default()
-        };
-        assert!(hosts(&bad, "b", "", None, None).is_err());
     }
 }

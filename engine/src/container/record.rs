@@ -1,5 +1,6 @@
 //! What is kept about a container, on disk and in memory.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use fs_err as fs;
@@ -83,14 +84,15 @@ pub struct State {
     pub health: Option<Health>,
     /// Its network namespace's file while it runs, if it has its own.
     pub netns: String,
-    /// Its place in the network while it runs.
-    pub endpoint: EndpointSettings,
+    /// Its places in networks, by their names: while it runs, or when it last did.
+    pub endpoints: BTreeMap<String, EndpointSettings>,
+    /// Its place in its network as older engines wrote it.
+    #[serde(skip_serializing)]
+    endpoint: EndpointSettings,
     /// Published ports while it runs.
     pub ports: PortMap,
     /// Published ports of the last run.
     pub former_ports: PortMap,
-    /// Address of the last run.
-    pub former_address: String,
 }
 
 impl Default for State {
@@ -109,10 +111,10 @@ impl Default for State {
             boot_id: String::new(),
             health: None,
             netns: String::new(),
+            endpoints: BTreeMap::new(),
             endpoint: EndpointSettings::default(),
             ports: PortMap::new(),
             former_ports: PortMap::new(),
-            former_address: String::new(),
         }
     }
 }
@@ -158,8 +160,10 @@ pub struct Record {
     pub config: ContainerConfig,
     /// As asked for.
     pub host_config: HostConfig,
-    /// As asked for.
+    /// Its networks, with what was asked for in each.
     pub networking: NetworkingConfig,
+    /// They are all there; else (an older engine's record) the host configuration's mode names the only one.
+    pub networks_settled: bool,
     /// Resolved.
     pub mounts: Vec<MountRecord>,
     /// The changing part.
@@ -191,8 +195,14 @@ impl Record {
 
     /// Reads a record's file.
     pub fn load_from(path: &Path) -> anyhow::Result<Self> {
-        serde_json::from_slice(&fs::read(path)?)
-            .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+        let mut record: Self = serde_json::from_slice(&fs::read(path)?)
+            .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+        let older = std::mem::take(&mut record.state.endpoint);
+        if !older.network_id.is_empty() {
+            let name = super::inspect::network_name(&record);
+            record.state.endpoints.entry(name).or_insert(older);
+        }
+        Ok(record)
     }
 
     /// Writes it elsewhere, for root alone.

@@ -266,6 +266,8 @@ impl Engine {
         let container = self.containers.find(id)?;
         let former = container.name();
         self.containers.rename(&container, name)?;
+        self.networks
+            .renamed(&super::networking::wanted(&container.snapshot())?);
         let mut attributes = container.attributes();
         attributes.insert("oldName".to_owned(), format!("/{former}"));
         self.events

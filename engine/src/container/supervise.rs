@@ -136,11 +136,6 @@ impl Engine {
             state.finished_at = finished_at;
             state.netns.clear();
             state.ports.clear();
-            state.endpoint.ip_address.clear();
-            state.endpoint.gateway.clear();
-            state.endpoint.ip_prefix_len = 0;
-            state.endpoint.mac_address.clear();
-            state.endpoint.endpoint_id.clear();
             next
         });
         let mut attributes = container.attributes();
@@ -151,6 +146,7 @@ impl Engine {
         }
         self.events
             .publish("container", "die", &container.id, attributes);
+        self.tell_networks(container, "disconnect");
         container.progress.send_modify(|p| {
             p.exits += 1;
             p.exit_code = exit.code;

@@ -128,7 +128,7 @@ pub fn parse_port(text: &str) -> Result<(u16, String)> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let number: u16 = number.parse().map_err(|_| bad())?;
     let protocol = protocol.to_lowercase();
-    if number == 0 || !matches!(protocol.as_str(), "tcp" | "udp") {
+    if number == 0 || !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return Err(bad());
     }
     Ok((number, protocol))
@@ -154,9 +154,14 @@ fn isolation(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
             host.runtime
         )));
     }
-    if !host.links.is_empty() {
+    if host.network_mode == "host" && !host.links.is_empty() {
         return Err(Error::invalid(
-            "links are not supported by windlassd: use a network, where containers find each other by name",
+            "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
+        ));
+    }
+    if host.network_mode.starts_with("container:") && !host.links.is_empty() {
+        return Err(Error::invalid(
+            "conflicting options: container type network can't be used with links. This would result in undefined behavior",
         ));
     }
     if !matches!(host.volume_driver.as_str(), "" | "local") && !config.volumes.is_empty() {
@@ -396,6 +401,7 @@ mod tests {
             (
                 HostConfig {
                     links: vec!["a:b".to_owned()],
+                    network_mode: "host".to_owned(),
                     ..ok.clone()
                 },
                 "links",

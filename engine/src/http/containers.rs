@@ -147,8 +147,8 @@ pub async fn update(engine: &Engine, req: &mut Req, id: &str) -> Result<Reply> {
 /// `DELETE /containers/{id}`.
 pub async fn remove(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
     if req.flag("link") {
-        engine.containers.find(id)?;
-        return Err(Error::not_implemented("windlassd has no links"));
+        engine.remove_link(id)?;
+        return respond::no_content();
     }
     engine
         .remove(

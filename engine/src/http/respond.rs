@@ -70,6 +70,7 @@ pub fn error(error: &Error) -> Reply {
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::NotModified => return empty(StatusCode::NOT_MODIFIED),
         Kind::Forbidden => StatusCode::FORBIDDEN,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Kind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
         Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     };

@@ -69,7 +69,7 @@ async fn get(engine: Arc<Engine>, req: Req, path: &[&str]) -> Result<Reply> {
         ["volumes"] => volumes::list(e, &req),
         ["volumes", name] => volumes::inspect(e, name),
         ["networks"] => networks::list(e, &req),
-        ["networks", name] => networks::inspect(e, name),
+        ["networks", name] => networks::inspect(e, &req, name),
         ["plugins"] => respond::json(&[(); 0]),
         ["containers", _, "checkpoints"] => Err(checkpoints()),
         ["plugins", name, "json"] => Err(Error::not_found(format!("plugin \"{name}\" not found"))),
@@ -135,6 +135,9 @@ async fn delete(engine: Arc<Engine>, req: Req, path: &[&str]) -> Result<Reply> {
     let e = &engine;
     match *path {
         ["containers", id] => containers::remove(e, &req, id).await,
+        ["containers", id, alias] if req.flag("link") => {
+            containers::remove(e, &req, &format!("{id}/{alias}")).await
+        }
         ["images", ref name @ ..] if !name.is_empty() => {
             images::remove(e, &req, &name.join("/")).await
         }

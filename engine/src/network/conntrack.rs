@@ -10,7 +10,8 @@ use super::netlink::{
     ACKNOWLEDGE, Attributes, NESTED, REQUEST, attribute, dump, general, message, open, parts,
     receive, send,
 };
-use super::nft::IP;
+use super::nft::{IP, IP6};
+use super::rules::has_v6;
 
 const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = 1;
@@ -23,10 +24,16 @@ pub fn forget(ports: &[u16]) -> anyhow::Result<()> {
     if ports.is_empty() {
         return Ok(());
     }
-    let all = dump(SUBSYSTEM | GET, IP, &Attributes::default()).context("list connections")?;
-    let originals = all.iter().filter_map(|(_, body)| attribute(body, ORIGINAL));
-    for original in originals.filter(|o| udp_port(o).is_some_and(|p| ports.contains(&p))) {
-        delete(original).context("forget a connection")?;
+    for family in [IP, IP6] {
+        if family == IP6 && !has_v6() {
+            continue;
+        }
+        let all = dump(SUBSYSTEM | GET, family, &Attributes::default());
+        let all = all.context("list connections")?;
+        let originals = all.iter().filter_map(|(_, body)| attribute(body, ORIGINAL));
+        for original in originals.filter(|o| udp_port(o).is_some_and(|p| ports.contains(&p))) {
+            delete(family, original).context("forget a connection")?;
+        }
     }
     Ok(())
 }
@@ -38,13 +45,13 @@ fn udp_port(original: &[u8]) -> Option<u16> {
     (attribute(transport, 1)? == [UDP]).then(|| u16::from_be_bytes(port))
 }
 
-fn delete(original: &[u8]) -> anyhow::Result<()> {
+fn delete(family: u8, original: &[u8]) -> anyhow::Result<()> {
     let socket = open()?;
     let mut which = Attributes::default();
     which.put(ORIGINAL | NESTED, original);
     let mut request = Vec::new();
     let head = (SUBSYSTEM | DELETE, REQUEST | ACKNOWLEDGE, 1);
-    message(&mut request, head, &general(IP, 0), &which);
+    message(&mut request, head, &general(family, 0), &which);
     send(&socket, &request)?;
     while let Some(answer) = receive(&socket, MsgFlags::MSG_DONTWAIT)? {
         for code in parts(&answer).filter_map(|p| p.error()) {

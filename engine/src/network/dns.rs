@@ -1,8 +1,8 @@
 //! Names in users' networks: a small resolver that each container reaches at 127.0.0.11 in its own namespace, as in Docker.
-//! It answers for neighbours and passes other questions on to the host's name servers. It listens inside, so that
-//! neither the host's firewall nor a name server of the host is in its way.
+//! It answers for neighbours and passes other questions on to the host's name servers, or those that the container was given. It
+//! listens inside, so that neither the host's firewall nor a name server of the host is in its way.
 //!
-//! Deliberately absent: TCP (an answer too long for UDP says so, and is the client's business), caching.
+//! Deliberately absent: caching.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,12 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::UdpSocket;
+use rand::seq::SliceRandom as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
+use super::message::{A, AAAA, Answer, Code, Question, Way, reply};
 use super::namespace;
-use super::nft::{Batch, Hook};
+use super::nft::{Batch, Hook, Table};
 use super::rule::{Protocol, Rule, Side};
 use super::state::State;
 use super::subnet::Subnet;
@@ -25,14 +29,12 @@ use super::subnet::Subnet;
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const TABLE: &str = "windlass_dns";
 const PORT: u16 = 53;
-const HEADER: usize = 12;
 const LONGEST: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a connection may be silent.
+const SILENCE: Duration = Duration::from_secs(10);
 /// Questions of one container that wait for an answer at a time.
 const AT_ONCE: usize = 64;
-const LIFETIME: u32 = 5;
-/// As many as surely fit into the smallest allowed packet.
-const MOST_ANSWERS: usize = 16;
 
 /// The resolvers that run.
 #[derive(Debug, Default)]
@@ -45,25 +47,33 @@ pub struct Resolvers {
 pub struct Scope {
     /// Where names are looked up.
     pub state: Arc<Mutex<State>>,
-    /// In this network.
-    pub network: String,
-    /// Nothing from outside.
-    pub internal: bool,
+    /// For this container.
+    pub container: String,
 }
 
 impl Resolvers {
     /// Starts (again) the one of a container.
     pub async fn start(&self, container: &str, netns: &Path, scope: Scope) -> anyhow::Result<()> {
-        let socket = namespace::within(netns, listen)
+        let (udp, tcp) = namespace::within(netns, listen)
             .await
             .context("resolver of names")?;
-        let socket = Arc::new(UdpSocket::from_std(socket)?);
-        let task = tokio::spawn(serve(socket, scope)).abort_handle();
-        let former = self.lock().insert(container.to_owned(), task);
+        let udp = Arc::new(UdpSocket::from_std(udp)?);
+        let tcp = TcpListener::from_std(tcp)?;
+        let task = tokio::spawn(async move {
+            tokio::join!(packets(udp, scope.clone()), connections(tcp, scope));
+        });
+        let former = self
+            .lock()
+            .insert(container.to_owned(), task.abort_handle());
         if let Some(former) = former {
             former.abort();
         }
         Ok(())
+    }
+
+    /// Whether that of a container runs.
+    pub fn runs(&self, container: &str) -> bool {
+        self.lock().contains_key(container)
     }
 
     /// Ends it.
@@ -79,27 +89,34 @@ impl Resolvers {
 }
 
 /// In the container's namespace: any port, so that the container can have its own name server; packets to port 53 are led there.
-fn listen() -> anyhow::Result<std::net::UdpSocket> {
-    let socket = std::net::UdpSocket::bind((ADDRESS, 0))?;
-    socket.set_nonblocking(true)?;
-    let port = socket.local_addr()?.port();
+fn listen() -> anyhow::Result<(std::net::UdpSocket, std::net::TcpListener)> {
+    let udp = std::net::UdpSocket::bind((ADDRESS, 0))?;
+    udp.set_nonblocking(true)?;
+    let tcp = std::net::TcpListener::bind((ADDRESS, 0))?;
+    tcp.set_nonblocking(true)?;
     let mut batch = Batch::default();
-    batch.replace_table(TABLE);
+    let table = Table::ip(TABLE);
+    batch.replace_table(table);
     let hook = Hook {
         kind: "nat",
         number: 3,
         priority: -100,
     };
-    batch.chain(TABLE, "output", Some(hook));
-    let rule = Rule::new()
-        .address(Side::To, Subnet::around(ADDRESS, 32))
-        .port(Protocol::Udp, PORT);
-    batch.append(TABLE, "output", &rule.rewrite(ADDRESS, port));
+    batch.chain(table, "output", Some(hook));
+    for (protocol, port) in [
+        (Protocol::Udp, udp.local_addr()?.port()),
+        (Protocol::Tcp, tcp.local_addr()?.port()),
+    ] {
+        let rule = Rule::new()
+            .address(Side::To, Subnet::around(ADDRESS, 32))
+            .port(protocol, PORT);
+        batch.append(table, "output", &rule.rewrite(ADDRESS, port));
+    }
     batch.commit()?;
-    Ok(socket)
+    Ok((udp, tcp))
 }
 
-async fn serve(socket: Arc<UdpSocket>, scope: Scope) {
+async fn packets(socket: Arc<UdpSocket>, scope: Scope) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     let mut buffer = vec![0; LONGEST];
     loop {
@@ -116,7 +133,7 @@ async fn serve(socket: Arc<UdpSocket>, scope: Scope) {
         let Some(question) = Question::read(&query) else {
             continue;
         };
-        if let Some(reply) = local(&query, &question, &scope) {
+        if let Some(reply) = local(&query, &question, &scope, Way::Udp) {
             socket.send_to(&reply, from).await.ok();
             continue;
         }
@@ -124,152 +141,124 @@ async fn serve(socket: Arc<UdpSocket>, scope: Scope) {
         let Ok(slot) = slots.clone().try_acquire_owned() else {
             continue;
         };
-        let socket = socket.clone();
+        let (socket, scope) = (socket.clone(), scope.clone());
         tokio::spawn(async move {
-            let reply = match elsewhere(&query).await {
-                Some(reply) => reply,
-                None => reply(&query, &question, Code::Failure, &[]),
-            };
+            let reply = elsewhere(&query, &question, &scope, Way::Udp).await;
             socket.send_to(&reply, from).await.ok();
             drop(slot);
         });
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Code {
-    Fine = 0,
-    Failure = 2,
-    NoSuchName = 3,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Answer {
-    Address(Ipv4Addr),
-    Name(String),
-}
-
-/// The one question of a query.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Question {
-    /// In lower case, without the last dot.
-    name: String,
-    kind: u16,
-    /// Where it ends.
-    end: usize,
-}
-
-const A: u16 = 1;
-const PTR: u16 = 12;
-
-impl Question {
-    fn read(query: &[u8]) -> Option<Self> {
-        let flags = *query.get(2)?;
-        let is_query = flags & 0x80 == 0 && flags & 0x78 == 0;
-        if !is_query || query.get(4..6)? != [0, 1] {
-            return None;
-        }
-        let mut at = HEADER;
-        let mut labels = Vec::new();
-        loop {
-            let length = usize::from(*query.get(at)?);
-            at += 1;
-            match length {
-                0 => break,
-                1..=63 => {
-                    let label = query.get(at..at + length)?;
-                    labels.push(String::from_utf8_lossy(label).to_lowercase());
-                    at += length;
-                }
-                _ => return None,
+async fn connections(listener: TcpListener, scope: Scope) {
+    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let scope = scope.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = connection(stream, &scope).await {
+                        tracing::debug!(%error, "resolver");
+                    }
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "resolver");
+                tokio::task::yield_now().await;
             }
         }
-        let kind = u16::from_be_bytes(query.get(at..at + 2)?.try_into().ok()?);
-        query.get(at + 2..at + 4)?;
-        Some(Self {
-            name: labels.join("."),
-            kind,
-            end: at + 4,
-        })
     }
+}
 
-    /// The address of a question for a name.
-    fn reverse(&self) -> Option<Ipv4Addr> {
-        let text = self.name.strip_suffix(".in-addr.arpa")?;
-        let turned: Ipv4Addr = text.parse().ok()?;
-        let [d, c, b, a] = turned.octets();
-        (self.kind == PTR).then(|| Ipv4Addr::new(a, b, c, d))
+/// One question after the other, each behind its length.
+async fn connection(mut stream: TcpStream, scope: &Scope) -> std::io::Result<()> {
+    while let Ok(query) = timeout(SILENCE, framed(&mut stream)).await? {
+        let Some(question) = Question::read(&query) else {
+            return Ok(());
+        };
+        let reply = match local(&query, &question, scope, Way::Tcp) {
+            Some(reply) => reply,
+            None => elsewhere(&query, &question, scope, Way::Tcp).await,
+        };
+        send_framed(&mut stream, &reply).await?;
     }
+    Ok(())
+}
+
+async fn framed(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut bytes = vec![0; usize::from(length)];
+    stream.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+async fn send_framed(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+    let mut framed = length.to_be_bytes().to_vec();
+    framed.extend_from_slice(&bytes[..usize::from(length)]);
+    stream.write_all(&framed).await
 }
 
 /// An answer that needs nobody else.
-fn local(query: &[u8], question: &Question, scope: &Scope) -> Option<Vec<u8>> {
+fn local(query: &[u8], question: &Question, scope: &Scope, way: Way) -> Option<Vec<u8>> {
     let state = scope.state.lock().unwrap_or_else(PoisonError::into_inner);
-    let addresses = state.resolve(&scope.network, &question.name);
-    if !addresses.is_empty() {
-        let asked = question.kind == A;
-        let answers: Vec<_> = addresses
-            .into_iter()
-            .filter(|_| asked)
-            .map(Answer::Address)
-            .collect();
-        return Some(reply(query, question, Code::Fine, &answers));
-    }
-    let turned = question
-        .reverse()
-        .and_then(|a| state.name_of(&scope.network, a));
-    if let Some(name) = turned {
-        return Some(reply(query, question, Code::Fine, &[Answer::Name(name)]));
-    }
-    scope
-        .internal
-        .then(|| reply(query, question, Code::NoSuchName, &[]))
-}
-
-fn reply(query: &[u8], question: &Question, code: Code, answers: &[Answer]) -> Vec<u8> {
-    let answers = &answers[..answers.len().min(MOST_ANSWERS)];
-    let mut bytes = query[..2].to_vec();
-    bytes.push(0x80 | (query[2] & 1));
-    bytes.push(0x80 | code as u8);
-    bytes.extend_from_slice(&[0, 1, 0, answers.len() as u8, 0, 0, 0, 0]);
-    bytes.extend_from_slice(&query[HEADER..question.end]);
-    for answer in answers {
-        let (kind, data) = match answer {
-            Answer::Address(address) => (A, address.octets().to_vec()),
-            Answer::Name(name) => (PTR, encoded(name)),
+    if let Some(mut addresses) = state.resolve(&scope.container, &question.name) {
+        // Each of several containers with the name gets its share.
+        addresses.shuffle(&mut rand::rng());
+        let asked = |a: &IpAddr| match question.kind {
+            A => a.is_ipv4(),
+            AAAA => a.is_ipv6(),
+            _ => false,
         };
-        bytes.extend_from_slice(&[0xc0, HEADER as u8]);
-        bytes.extend_from_slice(&kind.to_be_bytes());
-        bytes.extend_from_slice(&[0, 1]);
-        bytes.extend_from_slice(&LIFETIME.to_be_bytes());
-        bytes.extend_from_slice(&(data.len() as u16).to_be_bytes());
-        bytes.extend_from_slice(&data);
+        let answers = addresses.into_iter().filter(asked).map(Answer::Address);
+        let answers: Vec<_> = answers.collect();
+        return Some(reply(query, question, Code::Fine, &answers, way));
     }
-    bytes
+    let turned = question.reverse();
+    if let Some(name) = turned.and_then(|a| state.name_of(&scope.container, a)) {
+        return Some(reply(
+            query,
+            question,
+            Code::Fine,
+            &[Answer::Name(name)],
+            way,
+        ));
+    }
+    let shut = state.is_shut(&scope.container);
+    shut.then(|| reply(query, question, Code::NoSuchName, &[], way))
 }
 
-fn encoded(name: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for label in name.split('.') {
-        let label = &label.as_bytes()[..label.len().min(63)];
-        bytes.push(label.len() as u8);
-        bytes.extend_from_slice(label);
-    }
-    bytes.push(0);
-    bytes
-}
-
-/// Asks the host's name servers, one after the other.
-async fn elsewhere(query: &[u8]) -> Option<Vec<u8>> {
-    let text = tokio::fs::read_to_string("/etc/resolv.conf").await.ok()?;
-    for server in servers(&text) {
-        match tokio::time::timeout(PATIENCE, ask(server, query)).await {
-            Ok(Ok(reply)) => return Some(reply),
+/// Asks the name servers, one after the other.
+async fn elsewhere(query: &[u8], question: &Question, scope: &Scope, way: Way) -> Vec<u8> {
+    let own = {
+        let state = scope.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let tenant = state.tenants.get(&scope.container);
+        tenant.map(|t| t.dns.clone()).unwrap_or_default()
+    };
+    let servers = if own.is_empty() {
+        let text = tokio::fs::read_to_string("/etc/resolv.conf").await;
+        servers(&text.unwrap_or_default())
+    } else {
+        own.into_iter().map(|a| SocketAddr::new(a, PORT)).collect()
+    };
+    for server in servers {
+        let asked = async {
+            match way {
+                Way::Udp => ask(server, query).await,
+                Way::Tcp => ask_connected(server, query).await,
+            }
+        };
+        match timeout(PATIENCE, asked).await {
+            Ok(Ok(reply)) => return reply,
             Ok(Err(error)) => tracing::debug!(%server, %error, "name server"),
             Err(_) => tracing::debug!(%server, "name server does not answer"),
         }
     }
-    None
+    reply(query, question, Code::Failure, &[], way)
 }
 
 fn servers(text: &str) -> Vec<SocketAddr> {
@@ -292,60 +281,22 @@ async fn ask(server: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut buffer = vec![0; LONGEST];
     loop {
         let length = socket.recv(&mut buffer).await?;
-        if length >= HEADER && buffer[..2] == query[..2] {
+        if length >= 12 && buffer[..2] == query[..2] {
             buffer.truncate(length);
             return Ok(buffer);
         }
     }
 }
 
+async fn ask_connected(server: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await?;
+    send_framed(&mut stream, query).await?;
+    framed(&mut stream).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn query(name: &str, kind: u16) -> Vec<u8> {
-        let mut bytes = vec![7, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        bytes.extend_from_slice(&encoded(name));
-        bytes.extend_from_slice(&kind.to_be_bytes());
-        bytes.extend_from_slice(&[0, 1]);
-        bytes
-    }
-
-    #[test]
-    fn questions() {
-        let question = Question::read(&query("Web.Example", A)).unwrap();
-        assert_eq!((question.name.as_str(), question.kind), ("web.example", A));
-        let turned = Question::read(&query("4.3.2.1.in-addr.arpa", PTR)).unwrap();
-        assert_eq!(turned.reverse(), Some(Ipv4Addr::new(1, 2, 3, 4)));
-        let whole = query("web", A);
-        for end in 0..whole.len() {
-            assert_eq!(Question::read(&whole[..end]), None, "cut at {end}");
-        }
-        let mut answer = whole.clone();
-        answer[2] |= 0x80;
-        assert_eq!(Question::read(&answer), None);
-        let mut pointer = whole;
-        pointer[HEADER] = 0xc0;
-        assert_eq!(Question::read(&pointer), None);
-    }
-
-    #[test]
-    fn replies() {
-        let asked = query("web", A);
-        let question = Question::read(&asked).unwrap();
-        let bytes = reply(
-            &asked,
-            &question,
-            Code::Fine,
-            &[Answer::Address(Ipv4Addr::new(10, 0, 0, 2))],
-        );
-        assert_eq!(bytes[..4], [7, 9, 0x81, 0x80]);
-        assert_eq!(bytes[4..8], [0, 1, 0, 1]);
-        assert_eq!(bytes[bytes.len() - 4..], [10, 0, 0, 2]);
-        assert_eq!(bytes.len(), asked.len() + 16);
-        let many = vec![Answer::Address(Ipv4Addr::LOCALHOST); 100];
-        assert!(reply(&asked, &question, Code::Fine, &many).len() <= 512);
-    }
 
     #[test]
     fn name_servers_of_the_host() {

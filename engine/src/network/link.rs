@@ -1,49 +1,43 @@
-//! Bridges, veth pairs, addresses and routes, by rtnetlink.
+//! The host's interfaces: bridges, the host's ends of veth pairs, routes, by rtnetlink.
+//!
+//! Deliberately absent: what is inside a container's namespace (`interface`).
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsRawFd as _;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use anyhow::Context as _;
 use fs_err as fs;
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader};
-use rtnetlink::{
-    Error, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
-    RouteMessageBuilder,
-};
+use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::{Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec, RouteMessageBuilder};
 
+use super::interface::{self, Interface, Kind, Ways};
 use super::namespace;
 use super::rules::Bridge;
-use super::subnet::Subnet;
+use super::subnet::{Family, Subnet};
 
 /// Names of the host's ends begin so.
 pub const PREFIX: &str = "wlv";
-const INSIDE: &str = "eth0";
 
-/// A container's interface.
-#[derive(Debug, Clone)]
-pub struct Endpoint {
-    /// Name of the host's end.
-    pub host: String,
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// Bits of the prefix.
-    pub length: u8,
-    /// Hardware address.
-    pub mac: [u8; 6],
-    /// The default route, if it has one.
-    pub gateway: Option<Ipv4Addr>,
+/// Whether a namespace is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// It is made.
+    New,
+    /// It is there.
+    Old,
 }
 
 /// The host's interfaces.
 #[derive(Debug, Clone)]
 pub struct Links {
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
-fn errno(error: &Error) -> Option<i32> {
+pub(super) fn errno(error: &Error) -> Option<i32> {
     match error {
         Error::NetlinkError(message) => message.code.map(|code| -code.get()),
         _ => None,
@@ -51,14 +45,14 @@ fn errno(error: &Error) -> Option<i32> {
 }
 
 /// Success where the kernel says that it is so already.
-fn unless(code: i32, result: Result<(), Error>) -> Result<(), Error> {
+pub(super) fn unless(code: i32, result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(error) if errno(&error) == Some(code) => Ok(()),
         other => other,
     }
 }
 
-fn name_of(link: &LinkMessage) -> Option<&str> {
+pub(super) fn name_of(link: &LinkMessage) -> Option<&str> {
     link.attributes.iter().find_map(|a| match a {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
@@ -100,20 +94,35 @@ impl Links {
         Ok(found)
     }
 
+    /// Names of all interfaces.
+    pub async fn names(&self) -> anyhow::Result<BTreeSet<String>> {
+        let mut links = self.handle.link().get().execute();
+        let mut found = BTreeSet::new();
+        while let Some(link) = links.try_next().await.context("list interfaces")? {
+            found.extend(name_of(&link).map(str::to_owned));
+        }
+        Ok(found)
+    }
+
     /// Makes a bridge as it should be; answers whether there was none.
-    pub async fn ensure_bridge(&self, bridge: &Bridge, gateway: Ipv4Addr) -> anyhow::Result<bool> {
+    pub async fn ensure_bridge(&self, bridge: &Bridge) -> anyhow::Result<bool> {
         if self.find(&bridge.name).await?.is_some() {
             return Ok(false);
         }
-        self.make_bridge(bridge, gateway)
+        self.make_bridge(bridge)
             .await
             .with_context(|| format!("make bridge {}", bridge.name))?;
         Ok(true)
     }
 
-    async fn make_bridge(&self, bridge: &Bridge, gateway: Ipv4Addr) -> anyhow::Result<()> {
+    async fn make_bridge(&self, bridge: &Bridge) -> anyhow::Result<()> {
+        let spans = || bridge.v4.iter().chain(&bridge.v6);
         // A hardware address of its own, or it would change with every port.
-        let link = LinkBridge::new(&bridge.name).address(mac(gateway).to_vec());
+        let mut link =
+            LinkBridge::new(&bridge.name).address(mac(spans().find_map(|s| s.gateway)).to_vec());
+        if let Some(mtu) = bridge.mtu {
+            link = link.mtu(mtu);
+        }
         unless(
             libc::EEXIST,
             self.handle.link().add(link.build()).execute().await,
@@ -122,20 +131,41 @@ impl Links {
             .find(&bridge.name)
             .await?
             .context("it was removed at once")?;
-        let added = self
-            .handle
-            .address()
-            .add(index, IpAddr::V4(gateway), bridge.subnet.length())
-            .execute();
-        unless(libc::EEXIST, added.await)?;
         // For 127.0.0.1 of published ports; the early rule keeps containers from using it.
         set(&bridge.name, "ipv4", "route_localnet", "1")?;
-        if let Err(error) = set(&bridge.name, "ipv6", "disable_ipv6", "1") {
-            tracing::debug!(%error, "no IPv6 to switch off");
+        let without = if bridge.v6.is_some() { "0" } else { "1" };
+        let switched = set(&bridge.name, "ipv6", "disable_ipv6", without);
+        match switched {
+            Err(error) if bridge.v6.is_some() => return Err(error),
+            Err(error) => tracing::debug!(%error, "no IPv6 to switch off"),
+            Ok(()) if bridge.v6.is_some() => set(&bridge.name, "ipv6", "accept_ra", "0")?,
+            Ok(()) => {}
+        }
+        for span in spans() {
+            if let Some(gateway) = span.gateway {
+                self.add_address(index, gateway, span.subnet.length())
+                    .await?;
+            }
         }
         let up = LinkUnspec::new_with_index(index).up().build();
         self.handle.link().set(up).execute().await?;
         Ok(())
+    }
+
+    /// An address, usable at once; there already is success.
+    pub(super) async fn add_address(
+        &self,
+        index: u32,
+        address: IpAddr,
+        length: u8,
+    ) -> anyhow::Result<()> {
+        let mut request = self.handle.address().add(index, address, length);
+        if address.is_ipv6() {
+            // The engine gives each address once: nobody has to be asked whether it is in use.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        unless(libc::EEXIST, request.execute().await)
+            .with_context(|| format!("give address {address}"))
     }
 
     /// Removes an interface; not there is success.
@@ -147,83 +177,110 @@ impl Links {
         unless(libc::ENODEV, removed).with_context(|| format!("remove interface {name}"))
     }
 
-    /// Makes a namespace at `path` with an interface on the bridge.
+    /// Gives a namespace at `path` interfaces and ways out.
     pub async fn attach(
         &self,
         path: &Path,
-        bridge: &str,
-        endpoint: Endpoint,
+        home: Home,
+        interfaces: Vec<Interface>,
+        ways: Ways,
     ) -> anyhow::Result<()> {
-        self.remove(&endpoint.host).await?;
-        let host = endpoint.host.clone();
-        namespace::make(path, move |home| {
-            alone(async {
-                let links = Self::open()?;
-                links.furnish(home, &endpoint).await
+        for interface in &interfaces {
+            self.remove(&interface.host).await?;
+        }
+        let beside: Vec<_> = interfaces
+            .iter()
+            .filter(|i| !matches!(i.kind, Kind::Pair { .. }))
+            .cloned()
+            .collect();
+        if home == Home::New && !beside.is_empty() {
+            namespace::make(path, |_| {
+                alone(async { Self::open()?.raise_loopback().await })
             })
-        })
-        .await?;
+            .await?;
+        }
+        for interface in &beside {
+            self.put_beside(path, interface).await?;
+        }
+        let inside = interfaces.clone();
+        let furnish = move |home: &std::fs::File| {
+            alone(async { interface::furnish(&Self::open()?, home, &inside, ways).await })
+        };
+        if home == Home::New && beside.is_empty() {
+            namespace::make(path, furnish).await?;
+        } else {
+            let host = fs::File::open("/proc/thread-self/ns/net")?.into_parts().0;
+            namespace::within(path, move || furnish(&host)).await?;
+        }
+        for interface in &interfaces {
+            if let Kind::Pair { bridge, isolated } = &interface.kind {
+                self.join(&interface.host, bridge, *isolated).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The host's end becomes a port of the bridge.
+    async fn join(&self, end: &str, bridge: &str, isolated: bool) -> anyhow::Result<()> {
         let bridge = self
             .find(bridge)
             .await?
             .with_context(|| format!("bridge {bridge} is gone"))?;
-        let end = self.find(&host).await?.context("the pair is gone")?;
+        let end = self.find(end).await?.context("the pair is gone")?;
         let join = LinkUnspec::new_with_index(end).controller(bridge).up();
         self.handle.link().set(join.build()).execute().await?;
-        // So that a container reaches itself by its published port.
-        let hairpin = LinkBridgePort::new(end).hairpin(true).build();
-        self.handle.link().set_port(hairpin).execute().await?;
+        // Hairpin, so that a container reaches itself by its published port.
+        let port = LinkBridgePort::new(end).hairpin(true).isolated(isolated);
+        self.handle.link().set_port(port.build()).execute().await?;
         Ok(())
     }
 
-    /// In a new namespace: loopback, a pair whose other end is at home, address, route.
-    async fn furnish(&self, home: &std::fs::File, endpoint: &Endpoint) -> anyhow::Result<()> {
-        let link = self.handle.link();
-        link.set(LinkUnspec::new_with_index(1).up().build())
-            .execute()
-            .await?;
-        let other = LinkUnspec::new_with_name(&endpoint.host).setns_by_fd(home.as_raw_fd());
-        let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
-            .name(INSIDE)
-            .address(endpoint.mac.to_vec())
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(other.build())));
-        link.add(pair.build())
-            .execute()
-            .await
-            .context("make a veth pair")?;
-        if let Err(error) = set(INSIDE, "ipv6", "disable_ipv6", "1") {
-            tracing::debug!(%error, "no IPv6 to switch off");
-        }
-        let index = self.find(INSIDE).await?.context("the pair is gone")?;
-        self.handle
-            .address()
-            .add(index, IpAddr::V4(endpoint.address), endpoint.length)
-            .execute()
-            .await?;
-        link.set(LinkUnspec::new_with_index(index).up().build())
-            .execute()
-            .await?;
-        if let Some(gateway) = endpoint.gateway {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .gateway(gateway)
-                .build();
-            self.handle.route().add(route).execute().await?;
-        }
-        Ok(())
+    /// Changes the ways out of a namespace.
+    pub async fn reroute(&self, path: &Path, ways: Ways) -> anyhow::Result<()> {
+        namespace::within(path, move || {
+            alone(async { interface::route(&Self::open()?, ways).await })
+        })
+        .await
+    }
+
+    /// Removes an interface inside a namespace, known by its address.
+    pub async fn remove_inside(&self, path: &Path, address: IpAddr) -> anyhow::Result<()> {
+        namespace::within(path, move || {
+            alone(async { interface::remove(&Self::open()?, address).await })
+        })
+        .await
+    }
+
+    pub(super) async fn raise_loopback(&self) -> anyhow::Result<()> {
+        let up = LinkUnspec::new_with_index(1).up().build();
+        Ok(self.handle.link().set(up).execute().await?)
     }
 
     /// Networks that the host knows a way to, but for those of the interface that is left out.
     pub async fn routed(&self, but: Option<u32>) -> anyhow::Result<Vec<Subnet>> {
-        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        let mut found = self.routes(v4, but).await?;
+        match self.routes(v6, but).await {
+            Ok(more) => found.extend(more),
+            Err(error) => tracing::debug!(%error, "no IPv6 routes"),
+        }
+        Ok(found)
+    }
+
+    async fn routes(&self, all: RouteMessage, but: Option<u32>) -> anyhow::Result<Vec<Subnet>> {
         let mut routes = self.handle.route().get(all).execute();
         let mut found = Vec::new();
         while let Some(route) = routes.try_next().await.context("list routes")? {
             let mut subnet = None;
             let mut interface = None;
+            let length = route.header.destination_prefix_length;
             for attribute in &route.attributes {
                 match attribute {
                     RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-                        let length = route.header.destination_prefix_length;
+                        subnet = Some(Subnet::around(*address, length));
+                    }
+                    RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
                         subnet = Some(Subnet::around(*address, length));
                     }
                     RouteAttribute::Oif(index) => interface = Some(*index),
@@ -240,7 +297,7 @@ impl Links {
 }
 
 /// A small runtime on this thread, for work in another namespace.
-fn alone<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(super) fn alone<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?
@@ -248,29 +305,74 @@ fn alone<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> 
 }
 
 /// A setting of an interface in the calling thread's namespace.
-fn set(interface: &str, family: &str, name: &str, value: &str) -> anyhow::Result<()> {
+pub(super) fn set(interface: &str, family: &str, name: &str, value: &str) -> anyhow::Result<()> {
     setting(
         &format!("/proc/sys/net/{family}/conf/{interface}/{name}"),
         value,
     )
 }
 
-fn setting(path: &str, value: &str) -> anyhow::Result<()> {
+pub(super) fn setting(path: &str, value: &str) -> anyhow::Result<()> {
     if fs::read_to_string(path).is_ok_and(|now| now.trim() == value) {
         return Ok(());
     }
     Ok(fs::write(path, value)?)
 }
 
-/// Lets the host forward packets.
-pub fn forwarding() -> anyhow::Result<()> {
-    setting("/proc/sys/net/ipv4/ip_forward", "1")
-        .context("containers need the host to forward packets")
+/// Whether the host forwards packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// It does.
+    On,
+    /// It does not.
+    Off,
+}
+
+fn forward_path(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "/proc/sys/net/ipv4/ip_forward",
+        Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+    }
+}
+
+/// Whether the host forwards packets of a family.
+pub fn forwards(family: Family) -> anyhow::Result<bool> {
+    let now = fs::read_to_string(forward_path(family))
+        .context("containers need the host to forward packets")?;
+    Ok(now.trim() != "0")
+}
+
+/// Lets the host forward packets of a family, or not.
+pub fn forwarding(family: Family, switch: Switch) -> anyhow::Result<()> {
+    if family == Family::V6 && switch == Switch::On {
+        keep_advertised()?;
+    }
+    let value = if switch == Switch::On { "1" } else { "0" };
+    setting(forward_path(family), value).context("containers need the host to forward packets")
+}
+
+/// A host that forwards takes no more router advertisements, and would lose its own addresses, unless it is told to go on.
+fn keep_advertised() -> anyhow::Result<()> {
+    for entry in fs::read_dir("/proc/sys/net/ipv6/conf")? {
+        let path = entry?.path().join("accept_ra");
+        if fs::read_to_string(&path).is_ok_and(|now| now.trim() == "1") {
+            fs::write(&path, "2")?;
+        }
+    }
+    Ok(())
 }
 
 /// A hardware address that belongs to an address: neighbours that remember it are never wrong.
-pub fn mac(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
+pub fn mac(address: Option<IpAddr>) -> [u8; 6] {
+    let [a, b, c, d] = match address {
+        Some(IpAddr::V4(address)) => address.octets(),
+        Some(IpAddr::V6(address)) => {
+            use sha2::Digest as _;
+            let digest = sha2::Sha256::digest(address.octets());
+            [digest[0], digest[1], digest[2], digest[3]]
+        }
+        None => rand::random(),
+    };
     [0x02, 0x42, a, b, c, d]
 }
 
@@ -295,7 +397,7 @@ mod tests {
 
     #[test]
     fn hardware_addresses() {
-        let address = mac(Ipv4Addr::new(10, 1, 0, 255));
+        let address = mac(Some(IpAddr::V4(Ipv4Addr::new(10, 1, 0, 255))));
         assert_eq!(shown(address), "02:42:0a:01:00:ff");
         assert_eq!(read_mac("02:42:0a:01:00:ff"), Some(address));
         for bad in [

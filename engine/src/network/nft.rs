@@ -13,6 +13,8 @@ use super::rule::Rule;
 
 /// Address family `ip`.
 pub const IP: u8 = 2;
+/// Address family `ip6`.
+pub const IP6: u8 = 10;
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
@@ -36,6 +38,15 @@ pub struct Hook {
     pub priority: i32,
 }
 
+/// What happens to a packet at the end of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// It is thrown away.
+    Drop = 0,
+    /// It passes.
+    Accept = 1,
+}
+
 /// A chain's full name.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
@@ -45,6 +56,22 @@ pub struct Place<'a> {
     pub table: &'a str,
     /// Chain.
     pub chain: &'a str,
+}
+
+/// A table's full name.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'a> {
+    /// [`IP`] or [`IP6`].
+    pub family: u8,
+    /// Name.
+    pub name: &'a str,
+}
+
+impl<'a> Table<'a> {
+    /// Of family `ip`.
+    pub fn ip(name: &'a str) -> Self {
+        Self { family: IP, name }
+    }
 }
 
 /// Changes that take effect together or not at all.
@@ -95,34 +122,61 @@ impl Batch {
     }
 
     /// A new empty table, whatever was there.
-    pub fn replace_table(&mut self, name: &str) {
-        self.delete_table(name);
+    pub fn replace_table(&mut self, table: Table<'_>) {
+        self.delete_table(table);
+        self.table(table);
+    }
+
+    /// A table, if it is not there.
+    pub fn table(&mut self, table: Table<'_>) {
         let mut attributes = Attributes::default();
-        attributes.text(1, name);
-        self.push(NEW_TABLE, CREATE, IP, &attributes);
+        attributes.text(1, table.name);
+        self.push(NEW_TABLE, CREATE, table.family, &attributes);
     }
 
     /// No such table, whether it was there or not.
-    pub fn delete_table(&mut self, name: &str) {
+    pub fn delete_table(&mut self, table: Table<'_>) {
         let mut attributes = Attributes::default();
-        attributes.text(1, name);
-        self.push(NEW_TABLE, CREATE, IP, &attributes);
-        self.push(DELETE_TABLE, 0, IP, &attributes);
+        attributes.text(1, table.name);
+        self.push(NEW_TABLE, CREATE, table.family, &attributes);
+        self.push(DELETE_TABLE, 0, table.family, &attributes);
     }
 
     /// A chain, called by the kernel or (without a hook) by other chains.
-    pub fn chain(&mut self, table: &str, name: &str, hook: Option<Hook>) {
+    pub fn chain(&mut self, table: Table<'_>, name: &str, hook: Option<Hook>) {
+        self.new_chain(table, name, hook, None);
+    }
+
+    /// What a chain that the kernel calls does with packets that no rule has decided about; it is made if it is not there.
+    pub fn policy(&mut self, place: Place<'_>, hook: Hook, policy: Policy) {
+        let table = Table {
+            family: place.family,
+            name: place.table,
+        };
+        self.new_chain(table, place.chain, Some(hook), Some(policy));
+    }
+
+    fn new_chain(
+        &mut self,
+        table: Table<'_>,
+        name: &str,
+        hook: Option<Hook>,
+        policy: Option<Policy>,
+    ) {
         let mut attributes = Attributes::default();
-        attributes.text(1, table);
+        attributes.text(1, table.name);
         attributes.text(3, name);
         if let Some(hook) = hook {
             attributes.nest(4, |h| {
                 h.number(1, hook.number);
                 h.number(2, hook.priority as u32);
             });
+            if let Some(policy) = policy {
+                attributes.number(5, policy as u32);
+            }
             attributes.text(7, hook.kind);
         }
-        self.push(NEW_CHAIN, CREATE, IP, &attributes);
+        self.push(NEW_CHAIN, CREATE, table.family, &attributes);
     }
 
     fn rule(&mut self, place: Place<'_>, rule: &Rule, flags: u16) {
@@ -140,11 +194,10 @@ impl Batch {
     }
 
     /// A rule after the others.
-    pub fn append(&mut self, table: &str, chain: &str, rule: &Rule) {
-        let family = IP;
+    pub fn append(&mut self, table: Table<'_>, chain: &str, rule: &Rule) {
         let place = Place {
-            family,
-            table,
+            family: table.family,
+            table: table.name,
             chain,
         };
         self.rule(place, rule, APPEND);
@@ -216,7 +269,7 @@ pub fn dropping_chains() -> anyhow::Result<Vec<Dropping>> {
         let hook = attribute(body, 4)?;
         let forward = number_of(attribute(hook, 1)?)? == 2;
         let drops = number_of(attribute(body, 5)?)? == 0;
-        let routed = *family == IP || *family == 1;
+        let routed = matches!(*family, IP | IP6 | 1);
         (forward && drops && routed).then(|| {
             Some(Dropping {
                 family: *family,
@@ -233,6 +286,15 @@ pub fn tables() -> anyhow::Result<Vec<String>> {
     let all = dump(SUBSYSTEM | GET_TABLE, 0, &Attributes::default())?;
     let names = all.iter().filter_map(|(_, body)| attribute(body, 1));
     Ok(names.map(text_of).collect())
+}
+
+/// How many rules a chain has.
+pub fn count(place: Place<'_>) -> anyhow::Result<usize> {
+    let mut which = Attributes::default();
+    which.text(1, place.table);
+    which.text(2, place.chain);
+    let all = dump(SUBSYSTEM | GET_RULE, place.family, &which)?;
+    Ok(all.len())
 }
 
 /// Comments and handles of a chain's commented rules.

@@ -1,12 +1,13 @@
 //! A rule of nftables: conditions, then one verdict.
 //!
-//! Deliberately absent: everything that our rules do not need (sets, maps, IPv6).
+//! Deliberately absent: everything that our rules do not need (sets, maps).
 
-use std::net::Ipv4Addr;
+use std::fmt;
+use std::net::IpAddr;
 
 use super::netlink::Attributes;
-use super::nft::IP;
-use super::subnet::Subnet;
+use super::nft::{IP, IP6};
+use super::subnet::{Family, Subnet, octets};
 
 /// Which way an interface or an address is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,18 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
 }
 
 /// A rule: conditions, then one verdict.
@@ -63,13 +76,13 @@ impl Rule {
         })
     }
 
-    fn masked(self, mask: [u8; 4]) -> Self {
+    fn masked(self, mask: &[u8]) -> Self {
         self.expression("bitwise", |e| {
             e.number(1, 1);
             e.number(2, 1);
-            e.number(3, 4);
-            e.nest(4, |data| data.put(1, &mask));
-            e.nest(5, |data| data.put(1, &[0; 4]));
+            e.number(3, mask.len() as u32);
+            e.nest(4, |data| data.put(1, mask));
+            e.nest(5, |data| data.put(1, &vec![0; mask.len()]));
         })
     }
 
@@ -94,21 +107,22 @@ impl Rule {
         self.named(side, 1, name)
     }
 
-    /// An address in this network.
+    /// An address in this network, in a table of its family.
     pub fn address(self, side: Side, network: Subnet) -> Self {
-        let offset = if side == Side::From { 12 } else { 16 };
+        let v4 = network.family() == Family::V4;
+        let (from, to, length) = if v4 { (12, 16, 4) } else { (8, 24, 16) };
         let loaded = self.expression("payload", |e| {
             e.number(1, 1);
             e.number(2, 1);
-            e.number(3, offset);
-            e.number(4, 4);
+            e.number(3, if side == Side::From { from } else { to });
+            e.number(4, length);
         });
-        let loaded = if network.length() < 32 {
-            loaded.masked(network.mask().octets())
+        let loaded = if network.length() < network.family().bits() {
+            loaded.masked(&network.mask())
         } else {
             loaded
         };
-        loaded.compare(0, &network.base().octets())
+        loaded.compare(0, &octets(network.base()))
     }
 
     /// A destination port.
@@ -116,6 +130,7 @@ impl Rule {
         let number = match protocol {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
+            Protocol::Sctp => 132,
         };
         self.expression("meta", |e| {
             e.number(1, 1);
@@ -147,7 +162,7 @@ impl Rule {
             e.number(1, 1);
             e.number(2, key);
         })
-        .masked(bits.to_ne_bytes())
+        .masked(&bits.to_ne_bytes())
         .compare(1, &[0; 4])
     }
 
@@ -185,6 +200,11 @@ impl Rule {
         self.verdict(0, None)
     }
 
+    /// Goes on where this chain was called.
+    pub fn back(self) -> Self {
+        self.verdict(-5, None)
+    }
+
     /// Goes on in another chain.
     pub fn jump(self, chain: &str) -> Self {
         self.verdict(-3, Some(chain))
@@ -196,18 +216,20 @@ impl Rule {
     }
 
     /// Rewrites the destination.
-    pub fn rewrite(self, address: Ipv4Addr, port: u16) -> Self {
+    pub fn rewrite(self, address: impl Into<IpAddr>, port: u16) -> Self {
+        let address = address.into();
+        let family = if address.is_ipv4() { IP } else { IP6 };
         let load = |register: u32, value: Vec<u8>| {
             move |e: &mut Attributes| {
                 e.number(1, register);
                 e.nest(2, |data| data.put(1, &value));
             }
         };
-        self.expression("immediate", load(1, address.octets().to_vec()))
+        self.expression("immediate", load(1, octets(address)))
             .expression("immediate", load(2, port.to_be_bytes().to_vec()))
             .expression("nat", |e| {
                 e.number(1, 1);
-                e.number(2, u32::from(IP));
+                e.number(2, u32::from(family));
                 e.number(3, 1);
                 e.number(5, 2);
             })

@@ -1,28 +1,75 @@
 //! Who has which address, port and name: pure, in memory; after a restart it is made again from what runs.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use windlass_engine_api::types::{PortBinding, PortMap};
 
-use super::record::Record;
-use super::rules::{Bridge, Published};
-use super::subnet::Subnet;
-use super::{Protocol, ports};
-use crate::container::error::{Error, Result};
-use crate::container::parts::Connect;
+use super::ipam;
+use super::options::Mode;
+use super::ports::{self, Chosen};
+use super::record::{Driver, Record};
+use super::rule::Protocol;
+use super::rules::{Bridge, Published, Span};
+use super::subnet::{Family, Subnet};
+use crate::container::error::{Error, Kind, Result};
+use crate::container::parts::{Connect, Join};
 
-/// What a container has.
+/// Both, in the order in which they are looked at.
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// A container's place in a network.
 #[derive(Debug, Clone)]
 pub struct Lease {
     /// The network's id.
     pub network: String,
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// Its IPv4 address.
+    pub v4: Option<IpAddr>,
+    /// Its IPv6 address.
+    pub v6: Option<IpAddr>,
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// The host's end of its pair.
+    pub host: String,
+    /// 64 hex digits.
+    pub id: String,
     /// Names by which neighbours find it, in lower case.
     pub names: Vec<String>,
+    /// Names by which it alone finds neighbours: in lower case, with the neighbour's name or id.
+    pub links: Vec<(String, String)>,
+    /// Who has the highest one has the way out.
+    pub priority: i64,
+}
+
+impl Lease {
+    /// Its address of a family.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    /// All of them.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.v4.into_iter().chain(self.v6)
+    }
+}
+
+/// What a container has.
+#[derive(Debug, Clone, Default)]
+pub struct Tenant {
+    /// Its places, in the order in which it came to them.
+    pub leases: Vec<Lease>,
     /// Published ports.
-    pub ports: Vec<Published>,
+    pub ports: Vec<Chosen>,
+    /// Who may come to them from outside; `None`: everybody.
+    pub from: Option<Vec<Subnet>>,
+    /// Name servers of its own.
+    pub dns: Vec<IpAddr>,
+    /// It goes: what it has is not given to others yet, but nobody finds it any more.
+    pub leaving: bool,
 }
 
 /// A network in use.
@@ -30,8 +77,8 @@ pub struct Lease {
 pub struct Network {
     /// What is kept about it.
     pub record: Record,
-    /// Where the search for a free address goes on: a given-back one is not given away at once.
-    next: u32,
+    /// Where the search for a free address goes on, by family: a given-back one is not given away at once.
+    next: [u128; 2],
 }
 
 /// All of it.
@@ -40,7 +87,7 @@ pub struct State {
     /// By id.
     pub networks: BTreeMap<String, Network>,
     /// By container.
-    pub leases: BTreeMap<String, Lease>,
+    pub tenants: BTreeMap<String, Tenant>,
     /// Ids of networks whose bridge is there.
     pub up: BTreeSet<String>,
 }
@@ -48,14 +95,20 @@ pub struct State {
 impl State {
     /// Adds a network.
     pub fn add(&mut self, record: Record) {
-        let network = Network { record, next: 0 };
+        let network = Network {
+            record,
+            next: [0; 2],
+        };
         self.networks.insert(network.record.id.clone(), network);
     }
 
     /// By name, id, or a prefix of the id that only one has.
     pub fn find(&self, reference: &str) -> Result<&Record> {
         let all = || self.networks.values().map(|n| &n.record);
-        if let Some(record) = all().find(|r| r.name == reference || r.id == reference) {
+        if let Some(record) = all().find(|r| r.id == reference) {
+            return Ok(record);
+        }
+        if let Some(record) = all().find(|r| r.name == reference) {
             return Ok(record);
         }
         let missing = || Error::not_found(format!("network {reference} not found"));
@@ -66,353 +119,277 @@ impl State {
         match (matching.next(), matching.next()) {
             (Some(record), None) => Ok(record),
             (Some(_), Some(_)) => Err(Error::invalid(format!(
-                "network {reference} is ambiguous (2 matches found on ID prefix)"
+                "network {reference} is ambiguous ({} matches found on ID prefix)",
+                2 + matching.count()
             ))),
             _ => Err(missing()),
         }
     }
 
-    /// Finds an address, and takes it.
-    pub fn lease(&mut self, id: &str, wanted: &Connect) -> Result<Ipv4Addr> {
-        let address = match &wanted.address {
-            Some(text) => self.wanted_address(id, text)?,
-            None => match self.former_address(id, wanted) {
-                Some(address) => address,
-                None => self.free_address(id)?,
-            },
+    /// A container's place in a network.
+    pub fn lease_of(&self, container: &str, network: &str) -> Option<&Lease> {
+        let tenant = self.tenants.get(container)?;
+        tenant.leases.iter().find(|l| l.network == network)
+    }
+
+    /// Those in a network who stay.
+    pub fn inside<'a>(&'a self, network: &'a str) -> impl Iterator<Item = (&'a String, &'a Lease)> {
+        let staying = self.tenants.iter().filter(|(_, t)| !t.leaving);
+        staying.flat_map(move |(id, t)| {
+            let here = t.leases.iter().filter(move |l| l.network == network);
+            here.map(move |lease| (id, lease))
+        })
+    }
+
+    /// Finds addresses, and takes them.
+    pub fn lease(&mut self, container: &str, network: &str, wanted: &Join) -> Result<Lease> {
+        let mut addresses = [None, None];
+        for (index, family) in FAMILIES.into_iter().enumerate() {
+            let taken = self.taken(network);
+            let place = self
+                .networks
+                .get_mut(network)
+                .ok_or_else(|| Error::not_found(format!("network {network} not found")))?;
+            let next = &mut place.next[index];
+            addresses[index] = ipam::choose(&place.record, family, wanted, &taken, next)?;
+        }
+        let [v4, v6] = addresses;
+        let id = super::defaults::new_id();
+        let mac = match &wanted.mac {
+            Some(text) => super::link::read_mac(text)
+                .ok_or_else(|| Error::invalid(format!("invalid MAC address: {text}")))?,
+            None => super::link::mac(v4.or(v6)),
         };
-        let mut names: Vec<String> = wanted.names.iter().map(|n| n.to_lowercase()).collect();
-        names.dedup();
-        let lease = Lease {
-            network: id.to_owned(),
-            address,
-            names,
-            ports: Vec::new(),
-        };
-        self.leases.insert(wanted.container.clone(), lease);
-        Ok(address)
-    }
-
-    fn taken(&self, id: &str) -> BTreeSet<Ipv4Addr> {
-        let leased = self.leases.values().filter(|l| l.network == id);
-        let gateway = self.networks.get(id).map(|n| n.record.gateway);
-        leased.map(|l| l.address).chain(gateway).collect()
-    }
-
-    /// The address of the container's last run, while it is free: what others noted of it still holds after a restart.
-    fn former_address(&self, id: &str, wanted: &Connect) -> Option<Ipv4Addr> {
-        let address = wanted.former_address.as_deref()?.parse().ok()?;
-        let range = self.networks.get(id)?.record.range();
-        let place = range.place(address).map(u64::from)?;
-        let inside = place > 0 && place + 1 < range.size();
-        (inside && !self.taken(id).contains(&address)).then_some(address)
-    }
-
-    fn wanted_address(&self, id: &str, text: &str) -> Result<Ipv4Addr> {
-        let address: Ipv4Addr = text
-            .parse()
-            .map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}")))?;
-        let record = &self.network(id)?.record;
-        if record.is_default() {
-            return Err(Error::invalid(
-                "user specified IP address is supported on user defined networks only",
-            ));
-        }
-        let range = record.range();
-        let place = range.place(address).map(u64::from);
-        if place.is_none_or(|p| p == 0 || p + 1 >= range.size()) {
-            return Err(Error::invalid(format!(
-                "invalid address {address}: it does not belong to network {}'s subnet {range}",
-                record.name
-            )));
-        }
-        if self.taken(id).contains(&address) {
-            return Err(Error::new(
-                crate::container::error::Kind::Forbidden,
-                "Address already in use",
-            ));
-        }
-        Ok(address)
-    }
-
-    fn network(&self, id: &str) -> Result<&Network> {
-        self.networks
-            .get(id)
-            .ok_or_else(|| Error::not_found(format!("network {id} not found")))
-    }
-
-    fn free_address(&mut self, id: &str) -> Result<Ipv4Addr> {
-        let taken = self.taken(id);
-        let network = self
-            .networks
-            .get_mut(id)
-            .ok_or_else(|| Error::not_found(format!("network {id} not found")))?;
-        let range = network.record.range();
-        // Without the first (the network) and the last (broadcast).
-        let usable = u32::try_from(range.size().saturating_sub(2)).unwrap_or(u32::MAX);
-        for _ in 0..usable.min(taken.len() as u32 + 1) {
-            network.next = network.next % usable + 1;
-            let candidate = range.at(network.next);
-            if !taken.contains(&candidate) {
-                return Ok(candidate);
+        let mut names: Vec<String> = Vec::new();
+        for name in wanted.names.iter().map(|n| n.to_lowercase()) {
+            if !names.contains(&name) {
+                names.push(name);
             }
         }
-        // The few taken ones lie in a row: further on is free, or nothing is.
-        let free = (1..=usable)
-            .map(|place| range.at(place))
-            .find(|a| !taken.contains(a));
-        free.ok_or_else(|| {
-            Error::message(format!(
-                "no available IPv4 addresses on network {}: {range}",
-                network.record.name
-            ))
+        let links = wanted.links.iter();
+        let lease = Lease {
+            network: network.to_owned(),
+            v4,
+            v6,
+            mac,
+            host: super::kernel::host_end(&id),
+            id,
+            names,
+            links: links.map(|(a, c)| (a.to_lowercase(), c.clone())).collect(),
+            priority: wanted.priority,
+        };
+        let tenant = self.tenants.entry(container.to_owned()).or_default();
+        tenant.leases.push(lease.clone());
+        Ok(lease)
+    }
+
+    fn taken(&self, network: &str) -> BTreeSet<IpAddr> {
+        let leases = self.tenants.values().flat_map(|t| &t.leases);
+        leases
+            .filter(|l| l.network == network)
+            .flat_map(Lease::addresses)
+            .collect()
+    }
+
+    /// Where a container's way out of a family is: Docker's order.
+    pub fn gateway(&self, container: &str, family: Family) -> Option<(&Lease, &Record)> {
+        let tenant = self.tenants.get(container)?;
+        let all = tenant.leases.iter().filter_map(|lease| {
+            lease.address(family)?;
+            let record = &self.networks.get(&lease.network)?.record;
+            let shut = record.internal || record.settings().mode(family) == Mode::Isolated;
+            (!shut).then_some((lease, record))
+        });
+        all.min_by_key(|(lease, record)| {
+            let both = lease.v4.is_some() && lease.v6.is_some();
+            (Reverse(lease.priority), !both, record.name.clone())
         })
+    }
+
+    /// Where a container's published ports of a family lead to.
+    fn published_at(&self, container: &str, family: Family) -> Option<(IpAddr, &Record)> {
+        let (lease, record) = self.gateway(container, family)?;
+        let address = lease.address(family)?;
+        (record.driver == Driver::Bridge).then_some((address, record))
     }
 
     /// Chooses host ports and takes them; `free` asks the host whether nobody else listens there.
     pub fn publish(
         &mut self,
         wanted: &Connect,
-        address: Ipv4Addr,
-        free: &dyn Fn(Protocol, Ipv4Addr, u16) -> ports::Free,
-    ) -> Result<PortMap> {
+        free: &dyn Fn(Protocol, IpAddr, u16) -> ports::Free,
+    ) -> Result<()> {
         let from = ports::sources(wanted.publish_from.as_deref())?;
-        let mut chosen: Vec<Published> = Vec::new();
-        let mut shown = PortMap::new();
+        let open = FAMILIES.map(|f| self.published_at(&wanted.container, f));
+        let families: Vec<Family> = open.iter().flatten().map(|(a, _)| Family::of(*a)).collect();
+        if families.is_empty() {
+            return Ok(());
+        }
+        let binding = open[0].and_then(|(_, record)| record.settings().binding);
+        let mut chosen: Vec<Chosen> = Vec::new();
         for (text, bindings) in &wanted.ports {
             let (port, protocol) = ports::read(text)?;
             let former = wanted.former_ports.get(text);
-            for (index, binding) in bindings.iter().enumerate() {
-                let host = ports::host_address(&binding.host_ip)?;
+            for (index, asked) in bindings.iter().enumerate() {
+                let hosts = ports::hosts(&asked.host_ip, binding, &families)?;
                 let taken = |candidate: u16| {
-                    let mut all = self.leases.values().flat_map(|l| &l.ports).chain(&chosen);
-                    all.any(|p| ports::collides(p, protocol, host, candidate))
+                    let others = self.tenants.values().flat_map(|t| &t.ports);
+                    let mut all = others.chain(&chosen);
+                    all.any(|p| hosts.iter().any(|h| p.collides(protocol, *h, candidate)))
                 };
-                let former = former
-                    .and_then(|f| f.get(index))
-                    .filter(|_| matches!(binding.host_port.as_str(), "" | "0"))
-                    .and_then(|f| ports::choose(&f.host_port, protocol, host, &taken, free).ok());
-                let host_port = match former {
+                let choose = |text: &str| ports::choose(text, protocol, &hosts, &taken, free);
+                let any = matches!(asked.host_port.as_str(), "" | "0");
+                let former = former.and_then(|f| f.get(index)).filter(|_| any);
+                let host_port = match former.and_then(|f| choose(&f.host_port).ok()) {
                     Some(port) => port,
-                    None => ports::choose(&binding.host_port, protocol, host, &taken, free)?,
+                    None => choose(&asked.host_port)?,
                 };
-                let from = from.clone();
-                chosen.push(Published {
-                    host,
+                chosen.extend(hosts.iter().map(|host| Chosen {
+                    host: *host,
                     host_port,
-                    address,
                     port,
                     protocol,
-                    from,
-                });
-                let binding = PortBinding {
-                    host_ip: host.to_string(),
-                    host_port: host_port.to_string(),
-                };
-                shown.entry(text.clone()).or_default().push(binding);
+                }));
             }
         }
-        if let Some(lease) = self.leases.get_mut(&wanted.container) {
-            lease.ports = chosen;
+        if let Some(tenant) = self.tenants.get_mut(&wanted.container) {
+            tenant.ports = chosen;
+            tenant.from = from;
         }
-        Ok(shown)
+        Ok(())
+    }
+
+    /// A container's published ports as the API shows them.
+    pub fn port_map(&self, container: &str) -> PortMap {
+        let mut shown = PortMap::new();
+        for chosen in self.tenants.get(container).iter().flat_map(|t| &t.ports) {
+            let text = format!("{}/{}", chosen.port, chosen.protocol);
+            shown.entry(text).or_default().push(PortBinding {
+                host_ip: chosen.host.to_string(),
+                host_port: chosen.host_port.to_string(),
+            });
+        }
+        shown
     }
 
     /// The bridges that are there.
     pub fn bridges(&self) -> Vec<Bridge> {
-        let up = self
-            .networks
-            .values()
-            .filter(|n| self.up.contains(&n.record.id));
-        up.map(|n| bridge(&n.record)).collect()
+        let up = self.networks.values().map(|n| &n.record);
+        let up = up.filter(|r| r.has_bridge() && self.up.contains(&r.id));
+        up.map(bridge).collect()
     }
 
     /// All published ports.
     pub fn published(&self) -> Vec<Published> {
-        self.leases.values().flat_map(|l| l.ports.clone()).collect()
+        let mut all = Vec::new();
+        for (container, tenant) in self.tenants.iter().filter(|(_, t)| !t.ports.is_empty()) {
+            for family in FAMILIES {
+                let Some((address, record)) = self.published_at(container, family) else {
+                    continue;
+                };
+                let here = tenant.ports.iter();
+                for chosen in here.filter(|c| Family::of(c.host) == family) {
+                    all.push(Published {
+                        host: chosen.host,
+                        host_port: chosen.host_port,
+                        address,
+                        port: chosen.port,
+                        protocol: chosen.protocol,
+                        from: tenant.from.clone(),
+                        bridge: record.bridge.clone(),
+                        mode: record.settings().mode(family),
+                    });
+                }
+            }
+        }
+        all
     }
 
-    /// Networks that no other may overlap.
-    pub fn ranges(&self) -> Vec<Subnet> {
-        self.networks.values().map(|n| n.record.range()).collect()
+    /// The addresses by which a container finds a name, in one of its networks; `None`: nobody is called so.
+    pub fn resolve(&self, container: &str, name: &str) -> Option<Vec<IpAddr>> {
+        let tenant = self.tenants.get(container)?;
+        let own = || tenant.leases.iter().filter(|l| self.has_names(&l.network));
+        for lease in own() {
+            let found = self.named(lease, name);
+            if !found.is_empty() {
+                return Some(found);
+            }
+        }
+        // `name.network` is in that network only.
+        let (name, network) = name.rsplit_once('.')?;
+        let lease = own().find(|l| {
+            let record = self.networks.get(&l.network).map(|n| &n.record);
+            record.is_some_and(|r| r.name.to_lowercase() == network)
+        })?;
+        Some(self.named(lease, name)).filter(|found| !found.is_empty())
     }
 
-    /// The addresses of a name in a network.
-    pub fn resolve(&self, network: &str, name: &str) -> Vec<Ipv4Addr> {
-        let inside = self.leases.values().filter(|l| l.network == network);
-        inside
-            .filter(|l| l.names.iter().any(|n| n == name))
-            .map(|l| l.address)
-            .collect()
+    fn has_names(&self, network: &str) -> bool {
+        let network = self.networks.get(network);
+        network.is_some_and(|n| !n.record.is_default())
     }
 
-    /// The name of an address in a network.
-    pub fn name_of(&self, network: &str, address: Ipv4Addr) -> Option<String> {
-        let mut inside = self.leases.values().filter(|l| l.network == network);
-        let lease = inside.find(|l| l.address == address)?;
-        lease.names.first().cloned()
+    fn named(&self, lease: &Lease, name: &str) -> Vec<IpAddr> {
+        let linked = lease.links.iter().find(|(alias, _)| alias == name);
+        let name = linked.map_or(name, |(_, target)| target.as_str());
+        let inside = self.inside(&lease.network);
+        let called = inside
+            .filter(|(id, l)| l.names.iter().any(|n| n == name) || linked.is_some() && *id == name);
+        called.flat_map(|(_, l)| l.addresses()).collect()
     }
+
+    /// The name of an address, as a container finds it.
+    pub fn name_of(&self, container: &str, address: IpAddr) -> Option<String> {
+        let tenant = self.tenants.get(container)?;
+        tenant.leases.iter().find_map(|own| {
+            let mut inside = self.inside(&own.network);
+            let (_, lease) = inside.find(|(_, l)| l.addresses().any(|a| a == address))?;
+            let network = &self.networks.get(&own.network)?.record;
+            let name = lease.names.first()?;
+            (!network.is_default()).then(|| format!("{name}.{}", network.name))
+        })
+    }
+
+    /// Whether a container reaches nobody outside.
+    pub fn is_shut(&self, container: &str) -> bool {
+        FAMILIES
+            .iter()
+            .all(|f| self.gateway(container, *f).is_none())
+    }
+}
+
+/// A refusal because somebody is there.
+pub fn in_use(record: &Record, containers: &[String]) -> Error {
+    Error::new(
+        Kind::Forbidden,
+        format!(
+            "error while removing network: network {} id {} has active endpoints {}",
+            record.name,
+            record.id,
+            containers.join(" ")
+        )
+        .trim_end()
+        .to_owned(),
+    )
 }
 
 /// A record's bridge, for rules and links.
 pub fn bridge(record: &Record) -> Bridge {
+    let settings = record.settings();
+    let side = |family: Family| {
+        record.pool(family).map(|pool| Span {
+            subnet: pool.subnet,
+            gateway: (settings.mode(family) != Mode::Isolated).then_some(pool.gateway),
+            mode: settings.mode(family),
+        })
+    };
     Bridge {
         name: record.bridge.clone(),
-        subnet: record.range(),
+        v4: side(Family::V4),
+        v6: side(Family::V6),
         internal: record.internal,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::network::ports::Free;
-
-    fn state(subnet: &str, name: &str) -> State {
-        let range = Subnet::parse(subnet).unwrap();
-        let mut state = State::default();
-        state.add(Record {
-            id: format!("{name}id"),
-            name: name.to_owned(),
-            created: String::new(),
-            bridge: "br".to_owned(),
-            subnet: subnet.to_owned(),
-            gateway: range.at(1),
-            internal: false,
-            attachable: false,
-            labels: Default::default(),
-        });
-        state
-    }
-
-    fn wants(container: &str, ports: &[(&str, &str, &str)]) -> Connect {
-        let mut map = PortMap::new();
-        for (port, host_ip, host_port) in ports {
-            map.entry((*port).to_owned())
-                .or_default()
-                .push(PortBinding {
-                    host_ip: (*host_ip).to_owned(),
-                    host_port: (*host_port).to_owned(),
-                });
-        }
-        Connect {
-            container: container.to_owned(),
-            names: vec![container.to_uppercase()],
-            ports: map,
-            ..Connect::default()
-        }
-    }
-
-    #[test]
-    fn every_address_is_given_once() {
-        let mut state = state("10.0.0.0/29", "net");
-        let mut given = BTreeSet::new();
-        for i in 0..5 {
-            let address = state.lease("netid", &wants(&format!("c{i}"), &[])).unwrap();
-            assert!(given.insert(address));
-        }
-        let error = state.lease("netid", &wants("c9", &[])).unwrap_err();
-        assert!(error.message.contains("no available IPv4 addresses"));
-        assert!(
-            !given.contains(&"10.0.0.1".parse().unwrap()),
-            "the gateway's"
-        );
-        let back = state.leases.remove("c3").unwrap().address;
-        assert_eq!(state.lease("netid", &wants("c9", &[])).unwrap(), back);
-        let mut fixed = wants("c8", &[]);
-        for (text, words) in [
-            ("10.0.1.2", "does not belong"),
-            ("10.0.0.7", "does not belong"),
-            ("10.0.0.1", "already in use"),
-            ("x", "invalid IPv4"),
-        ] {
-            fixed.address = Some(text.to_owned());
-            let error = state.lease("netid", &fixed).unwrap_err();
-            assert!(error.message.contains(words), "{text}: {}", error.message);
-        }
-        assert_eq!(state.resolve("netid", "c9"), [back]);
-        assert_eq!(state.name_of("netid", back).as_deref(), Some("c9"));
-        assert!(state.resolve("other", "c9").is_empty());
-    }
-
-    #[test]
-    fn a_given_back_address_rests() {
-        let mut state = state("10.0.0.0/24", "net");
-        let first = state.lease("netid", &wants("a", &[])).unwrap();
-        state.leases.remove("a");
-        assert_ne!(state.lease("netid", &wants("b", &[])).unwrap(), first);
-    }
-
-    #[test]
-    fn a_container_comes_back_where_it_was() {
-        let mut state = state("10.0.0.0/29", "net");
-        let free = |_: Protocol, _: Ipv4Addr, _: u16| Free::Yes;
-        let mut wanted = wants("a", &[("80/tcp", "", "")]);
-        let address = state.lease("netid", &wanted).unwrap();
-        let first = state.publish(&wanted, address, &free).unwrap();
-        wanted.former_address = Some(address.to_string());
-        wanted.former_ports = first.clone();
-        state.leases.remove("a");
-        assert_eq!(state.lease("netid", &wanted).unwrap(), address);
-        assert_eq!(state.publish(&wanted, address, &free).unwrap(), first);
-        // Taken meanwhile: it gets others.
-        state.leases.remove("a");
-        let port = first["80/tcp"][0].host_port.clone();
-        let mut other = wants("b", &[("80/tcp", "", &port)]);
-        other.former_address = wanted.former_address.clone();
-        let others = state.lease("netid", &other).unwrap();
-        state.publish(&other, others, &free).unwrap();
-        assert_ne!(state.lease("netid", &wanted).unwrap(), address);
-        let second = state.publish(&wanted, address, &free).unwrap();
-        assert_ne!(second["80/tcp"][0].host_port, port);
-    }
-
-    #[test]
-    fn ports_collide_by_address_and_protocol() {
-        let mut state = state("10.0.0.0/24", "net");
-        let free = |_: Protocol, _: Ipv4Addr, port: u16| {
-            if port == 99 { Free::Taken } else { Free::Yes }
-        };
-        let mut publish = |container: &str, ports: &[(&str, &str, &str)]| {
-            let wanted = wants(container, ports);
-            let address = state.lease("netid", &wanted).unwrap();
-            state.publish(&wanted, address, &free)
-        };
-        let shown = publish("a", &[("80/tcp", "", "8080"), ("80/udp", "", "8080")]).unwrap();
-        assert_eq!(shown["80/tcp"][0].host_ip, "0.0.0.0");
-        publish("b", &[("80/tcp", "127.0.0.1", "8081")]).unwrap();
-        publish("c", &[("80/tcp", "127.0.0.2", "8081")]).unwrap();
-        for (ip, port) in [
-            ("", "8080"),
-            ("127.0.0.1", "8080"),
-            ("", "8081"),
-            ("", "99"),
-        ] {
-            let error = publish("x", &[("80/tcp", ip, port)]).unwrap_err();
-            let ip = if ip.is_empty() { "0.0.0.0" } else { ip };
-            let words = format!("Bind for {ip}:{port} failed: port is already allocated");
-            assert_eq!(error.message, words);
-        }
-        let ranged = publish(
-            "d",
-            &[("80/tcp", "", "8079-8082"), ("81/tcp", "", "8079-8082")],
-        );
-        let ranged = ranged.unwrap();
-        assert_eq!(
-            (
-                ranged["80/tcp"][0].host_port.as_str(),
-                ranged["81/tcp"][0].host_port.as_str()
-            ),
-            ("8079", "8082")
-        );
-        let chosen = publish("e", &[("80/tcp", "", "")]).unwrap();
-        let number: u16 = chosen["80/tcp"][0].host_port.parse().unwrap();
-        assert!(number >= 1024);
-        assert!(
-            publish("f", &[("80/tcp", "::1", "1")])
-                .unwrap_err()
-                .message
-                .contains("IPv6")
-        );
+        among_each_other: settings.among_each_other,
+        masquerade: settings.masquerade,
+        mtu: settings.mtu,
     }
 }

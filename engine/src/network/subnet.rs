@@ -1,35 +1,121 @@
-//! IPv4 networks as values: reading, containing, overlapping, and the ranges that new networks are taken from.
+//! Networks of addresses, of both families, as values: reading, containing, overlapping, and the ranges that new networks are taken from.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An IPv4 network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// That of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() {
+            Self::V4
+        } else {
+            Self::V6
+        }
+    }
+
+    /// How long an address is.
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+
+    /// All addresses of the host.
+    pub fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Self::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    fn address(self, bits: u128) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::from_bits(u32::try_from(bits).unwrap_or(u32::MAX)).into(),
+            Self::V6 => Ipv6Addr::from_bits(bits).into(),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// The bytes of an address as they are on the wire.
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// A network of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Subnet {
-    base: u32,
+    base: u128,
     length: u8,
+    family: Family,
 }
 
 impl Subnet {
     /// The network of that length around an address.
-    pub fn around(address: Ipv4Addr, length: u8) -> Self {
-        let length = length.min(32);
+    pub fn around(address: impl Into<IpAddr>, length: u8) -> Self {
+        let address = address.into();
+        let family = Family::of(address);
+        let length = length.min(family.bits());
         Self {
-            base: address.to_bits() & mask(length),
+            base: bits(address) & mask(family, length),
             length,
+            family,
         }
     }
 
     /// `10.1.0.0/16`; an address within (`10.1.0.1/16`) means its network.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, length) = text.split_once('/')?;
-        let length = length.parse().ok().filter(|l| *l <= 32)?;
-        Some(Self::around(address.parse().ok()?, length))
+        let address: IpAddr = address.parse().ok()?;
+        let length = length.parse().ok();
+        let length = length.filter(|l| *l <= Family::of(address).bits())?;
+        Some(Self::around(address, length))
+    }
+
+    /// Of which addresses.
+    pub fn family(self) -> Family {
+        self.family
     }
 
     /// Its first address.
-    pub fn base(self) -> Ipv4Addr {
-        self.base.into()
+    pub fn base(self) -> IpAddr {
+        self.at(0)
+    }
+
+    /// Its last address.
+    pub fn last(self) -> IpAddr {
+        self.at(self.size() - 1)
     }
 
     /// Bits of the prefix.
@@ -37,30 +123,32 @@ impl Subnet {
         self.length
     }
 
-    /// The prefix as a mask.
-    pub fn mask(self) -> Ipv4Addr {
-        mask(self.length).into()
+    /// The prefix as bytes.
+    pub fn mask(self) -> Vec<u8> {
+        octets(self.family.address(mask(self.family, self.length)))
     }
 
     /// How many addresses there are, the unusable first and last among them.
-    pub fn size(self) -> u64 {
-        1 << (32 - u64::from(self.length))
+    pub fn size(self) -> u128 {
+        1u128
+            .checked_shl(u32::from(self.family.bits() - self.length))
+            .unwrap_or(u128::MAX)
     }
 
     /// The address at this place.
-    pub fn at(self, place: u32) -> Ipv4Addr {
-        self.base.saturating_add(place).into()
+    pub fn at(self, place: u128) -> IpAddr {
+        self.family.address(self.base.saturating_add(place))
     }
 
     /// The place of an address.
-    pub fn place(self, address: Ipv4Addr) -> Option<u32> {
-        self.contains(address)
-            .then(|| address.to_bits() - self.base)
+    pub fn place(self, address: IpAddr) -> Option<u128> {
+        self.contains(address).then(|| bits(address) - self.base)
     }
 
     /// Whether it is one of ours.
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        address.to_bits() & mask(self.length) == self.base
+    pub fn contains(self, address: IpAddr) -> bool {
+        Family::of(address) == self.family
+            && bits(address) & mask(self.family, self.length) == self.base
     }
 
     /// Whether they share an address.
@@ -75,18 +163,49 @@ impl fmt::Display for Subnet {
     }
 }
 
-fn mask(length: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
+impl From<Subnet> for String {
+    fn from(subnet: Subnet) -> Self {
+        subnet.to_string()
+    }
 }
 
-/// The first private range, in a fixed order, that overlaps with none of these.
+impl TryFrom<String> for Subnet {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("'{text}' is no network of addresses"))
+    }
+}
+
+fn mask(family: Family, length: u8) -> u128 {
+    let all = u128::MAX >> (128 - u32::from(family.bits()));
+    let host = u32::from(family.bits() - length);
+    all & u128::MAX.checked_shl(host).unwrap_or(0)
+}
+
+/// The first private range, in Docker's order, that overlaps with none of these.
 pub fn choose(taken: &[Subnet]) -> Option<Subnet> {
-    let wide = (18..=30)
-        .rev()
+    // The first one is where another engine's default network is.
+    let wide = (18..=31)
+        .chain([17])
         .map(|second| Subnet::around(Ipv4Addr::new(172, second, 0, 0), 16));
     let small = (0..16).map(|part| Subnet::around(Ipv4Addr::new(192, 168, part * 16, 0), 20));
     let ten = (200..=250).map(|second| Subnet::around(Ipv4Addr::new(10, second, 0, 0), 16));
     let mut all = wide.chain(small).chain(ten);
+    all.find(|candidate| !taken.iter().any(|t| t.overlaps(*candidate)))
+}
+
+/// A unique local /64 that overlaps with none of these, of the engine's own /48.
+pub fn choose_local(seed: &str, taken: &[Subnet]) -> Option<Subnet> {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(seed);
+    let mut octets = [0; 16];
+    octets[0] = 0xfd;
+    octets[1..6].copy_from_slice(&digest[..5]);
+    let mut all = (0..=u16::MAX).map(|number| {
+        octets[6..8].copy_from_slice(&number.to_be_bytes());
+        Subnet::around(Ipv6Addr::from(octets), 64)
+    });
     all.find(|candidate| !taken.iter().any(|t| t.overlaps(*candidate)))
 }
 
@@ -98,22 +217,27 @@ mod tests {
         Subnet::parse(text).unwrap()
     }
 
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn reading() {
         assert_eq!(subnet("10.1.2.3/16").to_string(), "10.1.0.0/16");
         assert_eq!(subnet("0.0.0.0/0").size(), 1 << 32);
-        assert_eq!(subnet("10.0.0.1/32").at(0), Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(subnet("::/0").size(), u128::MAX);
+        assert_eq!(subnet("10.0.0.1/32").at(0), ip("10.0.0.1"));
+        assert_eq!(subnet("fd00::5/64").to_string(), "fd00::/64");
+        assert_eq!(subnet("fd00::/64").at(2), ip("fd00::2"));
+        assert_eq!(subnet("10.1.0.0/16").last(), ip("10.1.255.255"));
         for bad in ["10.0.0.0", "10.0.0/8", "10.0.0.0/33", "a/8", "10.0.0.0/-1"] {
             assert_eq!(Subnet::parse(bad), None, "{bad}");
         }
-        assert_eq!(
-            subnet("10.1.0.0/16").place(Ipv4Addr::new(10, 1, 1, 0)),
-            Some(256)
-        );
-        assert_eq!(
-            subnet("10.1.0.0/16").place(Ipv4Addr::new(10, 2, 1, 0)),
-            None
-        );
+        assert_eq!(subnet("10.1.0.0/16").place(ip("10.1.1.0")), Some(256));
+        assert_eq!(subnet("10.1.0.0/16").place(ip("10.2.1.0")), None);
+        assert_eq!(subnet("10.1.0.0/16").mask(), [255, 255, 0, 0]);
+        assert_eq!(subnet("fd00::/8").mask()[..2], [255, 0]);
+        assert!(!subnet("::/0").contains(ip("10.0.0.1")));
     }
 
     #[test]
@@ -129,5 +253,10 @@ mod tests {
         }
         assert_eq!(found[0], subnet("192.168.16.0/20"));
         assert_eq!(found.len(), 15 + 51);
+        assert_eq!(choose(&[]).unwrap(), subnet("172.18.0.0/16"));
+        let first = choose_local("host", &[]).unwrap();
+        let second = choose_local("host", &[first]).unwrap();
+        assert!(first != second && subnet("fd00::/8").contains(second.base()));
+        assert_eq!(second.length(), 64);
     }
 }

@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What the image can do.
 const APPLETS: &[&str] = &[
     "sh", "cat", "chmod", "chown", "echo", "env", "false", "grep", "head", "hostname", "httpd",
-    "id", "ln", "ls", "mkdir", "mount", "nc", "ping", "ps", "pwd", "rm", "sleep", "stat", "stty",
-    "test", "touch", "trap", "true", "wget",
+    "id", "ip", "ln", "ls", "mkdir", "mount", "nc", "nslookup", "ping", "ps", "pwd", "rm", "sleep",
+    "stat", "stty", "test", "touch", "trap", "true", "wget",
 ];
 
 /// Runs a test with an engine that has one image, `box`.

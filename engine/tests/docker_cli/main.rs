@@ -9,6 +9,7 @@ mod copying;
 mod full;
 mod health;
 mod images;
+mod networking;
 mod registries;
 mod streams;
 mod surviving;

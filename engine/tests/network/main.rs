@@ -2,19 +2,24 @@
 
 mod stage;
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
 use stage::{HOST, WORLD, ask, connect, inside, play, serve, tcp, udp, wish, within};
-use windlass_engine_api::types::CreateNetwork;
+use windlass_engine_api::types::{CreateNetwork, EndpointSettings};
 use windlassd::container::error::Kind;
 use windlassd::container::parts::{Connected, Networks};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 fn ip(connected: &Connected) -> Ipv4Addr {
-    connected.endpoint.ip_address.parse().unwrap()
+    endpoint(connected).ip_address.parse().unwrap()
+}
+
+/// Of the only network.
+fn endpoint(connected: &Connected) -> &EndpointSettings {
+    connected.endpoints.values().next().unwrap()
 }
 
 fn network(name: &str) -> CreateNetwork {
@@ -134,11 +139,26 @@ fn a_taken_port_is_told_as_docker_does() {
             .connect(&wish("a", "bridge", &[("80/tcp", "", "8080")]))
             .await
             .unwrap();
-        for (port, host) in [("80/tcp", "8080"), ("80/tcp", "9000"), ("80/udp", "9001")] {
+        for (port, host, words) in [
+            (
+                "80/tcp",
+                "8080",
+                "Bind for 0.0.0.0:8080 failed: port is already allocated",
+            ),
+            (
+                "80/tcp",
+                "9000",
+                "failed to bind host port 0.0.0.0:9000/tcp: address already in use",
+            ),
+            (
+                "80/udp",
+                "9001",
+                "failed to bind host port 0.0.0.0:9001/udp: address already in use",
+            ),
+        ] {
             let wanted = wish("b", "bridge", &[("81/tcp", "", "8090"), (port, "", host)]);
             let error = networks.connect(&wanted).await.unwrap_err();
-            let words = format!("Bind for 0.0.0.0:{host} failed: port is already allocated");
-            assert!(error.message.ends_with(&words), "{}", error.message);
+            assert!(error.message.ends_with(words), "{}", error.message);
         }
         let other = [
             ("81/tcp", "", "8090"),
@@ -255,7 +275,7 @@ fn the_hosts_loopback_is_the_hosts() {
         within(&netns, || {
             std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
         });
-        let gateway = web.endpoint.gateway.clone();
+        let gateway = endpoint(&web).gateway.clone();
         let trick = std::thread::spawn(move || {
             nix::sched::setns(&netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             output("ip", &["address", "flush", "dev", "lo"]);
@@ -549,5 +569,103 @@ fn two_engines_share_a_host() {
         assert_eq!(tcp(Some(&stage.world), (HOST, 8081)), None);
         let answer = tcp(Some(&stage.world), (HOST, 8082)).unwrap_or_default();
         assert!(answer.starts_with("b "), "the other is not touched");
+    });
+}
+
+#[test]
+fn a_host_that_forwards_for_containers_forwards_for_nobody_else() {
+    play(|stage| async move {
+        let forwards = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        let networks = stage.networks().await;
+        let web = wish("web", "bridge", &[("80/tcp", "", "8080")]);
+        let connected = networks.connect(&web).await.unwrap();
+        serve(&inside(&connected.netns), "web", 80);
+        let policy = || output("nft", &["list chain ip filter FORWARD"]);
+        assert!(policy().contains("policy drop"), "{}", policy());
+        assert!(tcp(Some(&stage.world), (HOST, 8080)).is_some());
+        serve(&stage.world, "world", 7000);
+        assert!(tcp(Some(&inside(&connected.netns)), (WORLD, 7000)).is_some());
+        // Again: it stays as it is.
+        drop(networks);
+        let networks = stage.networks().await;
+        networks.adopt(&[(web.clone(), connected)]).await.unwrap();
+        assert!(policy().contains("policy drop") && forwards().trim() == "1");
+        networks.disconnect(&web.container).await.unwrap();
+        drop(networks);
+        windlassd::network::clear("wltest0").await.unwrap();
+        assert!(policy().contains("policy accept"), "{}", policy());
+        assert!(!policy().contains("windlass"), "{}", policy());
+        assert_eq!(forwards().trim(), "0", "nobody needs it any more");
+    });
+}
+
+#[test]
+fn several_networks_and_ipv6() {
+    play(|stage| async move {
+        let networks = stage.networks().await;
+        let mut six = network("six");
+        six.enable_ipv6 = Some(true);
+        networks.create(six).await.unwrap();
+        networks.create(network("back")).await.unwrap();
+        let web = wish("web", "back", &[("80/tcp", "", "8080")]);
+        let first = networks.connect(&web).await.unwrap();
+        assert_eq!(first.ports["80/tcp"].len(), 1);
+        let netns = inside(&first.netns);
+        serve(&netns, "web", 80);
+        let mut more = web.clone();
+        more.joins = vec![stage::place("web", "six")];
+        more.joins[0].priority = 7;
+        let both = networks.join(&more).await.unwrap();
+        assert_eq!(both.endpoints.len(), 2);
+        let again = networks.join(&more).await.unwrap_err();
+        assert!(again.message.contains("already exists in network six"));
+        let routes = |family: &str| {
+            within(&netns, || {
+                output("ip", &[family, "route", "show", "default"])
+            })
+        };
+        let six = &both.endpoints["six"];
+        assert!(routes("-4").contains(&six.gateway), "{}", routes("-4"));
+        assert!(routes("-6").contains(&six.ipv6_gateway), "{}", routes("-6"));
+        assert!(
+            tcp(Some(&stage.world), (HOST, 8080)).is_some(),
+            "by the new way"
+        );
+        let near = networks.connect(&wish("near", "six", &[])).await.unwrap();
+        let _listener = within(&netns, || TcpListener::bind("[::]:81").unwrap());
+        let reach = |address: &str| {
+            within(&inside(&near.netns), || {
+                let to = SocketAddr::new(address.parse().unwrap(), 81);
+                TcpStream::connect_timeout(&to, Duration::from_secs(1)).is_ok()
+            })
+        };
+        assert!(reach(&six.ip_address) && reach(&six.global_ipv6_address));
+        assert!(!reach(&both.endpoints["back"].ip_address));
+
+        // The engine goes away and comes back, and finds both.
+        drop(networks);
+        let networks = stage.networks().await;
+        more.joins.insert(0, web.joins[0].clone());
+        networks
+            .adopt(&[(more.clone(), both.clone())])
+            .await
+            .unwrap();
+        let left = networks.leave(&web.container, "six").await.unwrap();
+        assert_eq!(left.endpoints.len(), 1);
+        assert!(routes("-4").contains(&left.endpoints["back"].gateway));
+        assert_eq!(routes("-6"), "");
+        assert!(
+            tcp(Some(&stage.world), (HOST, 8080)).is_some(),
+            "by the old way"
+        );
+        let none = networks.leave(&web.container, "six").await.unwrap_err();
+        assert!(none.message.contains("is not connected to network six"));
+        networks.disconnect(&web.container).await.unwrap();
+        networks.remove("six").await.unwrap();
+        networks.remove("back").await.unwrap();
+        networks.rest().await.unwrap();
+        let pairs = output("ip", &["-brief", "link", "show", "type", "veth"]);
+        assert!(!pairs.contains("wlv"), "{pairs}");
     });
 }

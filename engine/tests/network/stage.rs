@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use windlass_engine_api::types::PortBinding;
-use windlassd::container::parts::Connect;
+use windlassd::container::parts::{Connect, Join};
 use windlassd::network::{LocalNetworks, Settings};
 
 /// The host's address towards the world.
@@ -75,8 +75,7 @@ impl Stage {
 pub fn wish(container: &str, network: &str, ports: &[(&str, &str, &str)]) -> Connect {
     let mut wish = Connect {
         container: format!("{container:0<20}"),
-        network: network.to_owned(),
-        names: vec![container.to_owned()],
+        joins: vec![place(container, network)],
         ..Connect::default()
     };
     for (port, host_ip, host_port) in ports {
@@ -87,6 +86,15 @@ pub fn wish(container: &str, network: &str, ports: &[(&str, &str, &str)]) -> Con
         });
     }
     wish
+}
+
+/// A place in a network, by the container's name.
+pub fn place(container: &str, network: &str) -> Join {
+    Join {
+        network: network.to_owned(),
+        names: vec![container.to_owned()],
+        ..Join::default()
+    }
 }
 
 async fn raise(index: u32) {

@@ -18,6 +18,8 @@ pub struct EndpointSettings {
     pub aliases: Option<Vec<String>>,
     pub mac_address: String,
     pub driver_opts: Option<StringMap>,
+    /// The network with the highest one has the default route.
+    pub gw_priority: i64,
     #[serde(rename = "NetworkID")]
     pub network_id: String,
     #[serde(rename = "EndpointID")]
@@ -47,6 +49,13 @@ pub struct EndpointIpam {
     /// IPv6.
     #[serde(rename = "IPv6Address", skip_serializing_if = "String::is_empty")]
     pub ipv6_address: String,
+    /// Further link-local ones.
+    #[serde(
+        rename = "LinkLocalIPs",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "nullable"
+    )]
+    pub link_local_ips: Vec<String>,
 }
 
 /// A network.
@@ -68,6 +77,7 @@ pub struct NetworkInspect {
     pub internal: bool,
     pub attachable: bool,
     pub ingress: bool,
+    pub config_from: ConfigReference,
     pub config_only: bool,
     #[serde(deserialize_with = "nullable")]
     pub containers: BTreeMap<String, NetworkContainer>,
@@ -75,6 +85,14 @@ pub struct NetworkInspect {
     pub options: StringMap,
     #[serde(deserialize_with = "nullable")]
     pub labels: StringMap,
+}
+
+/// The network whose configuration another one takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ConfigReference {
+    /// Its name; empty is none.
+    pub network: String,
 }
 
 /// Address management of a network.
@@ -99,6 +117,12 @@ pub struct IpamConfig {
     pub ip_range: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub gateway: String,
+    /// Addresses that others use, by name.
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "nullable"
+    )]
+    pub auxiliary_addresses: StringMap,
 }
 
 /// A container in a network.
@@ -128,6 +152,14 @@ pub struct CreateNetwork {
     pub scope: String,
     pub internal: bool,
     pub attachable: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ingress: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub config_only: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_from: Option<ConfigReference>,
+    #[serde(rename = "EnableIPv4", skip_serializing_if = "Option::is_none")]
+    pub enable_ipv4: Option<bool>,
     #[serde(rename = "EnableIPv6", skip_serializing_if = "Option::is_none")]
     pub enable_ipv6: Option<bool>,
     #[serde(rename = "IPAM", skip_serializing_if = "Option::is_none")]
