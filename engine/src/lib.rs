@@ -9,6 +9,8 @@ pub mod check;
 pub mod config;
 pub mod container;
 pub mod dial;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod http;
 pub mod image;
 pub mod network;

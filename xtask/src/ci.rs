@@ -75,6 +75,7 @@ pub fn run_all(options: &Options) -> Result<()> {
     for group in GROUPS {
         stages.run(&format!("test {}", group[0]), || test(group))?;
     }
+    stages.run("fuzz", || fuzz::fuzz(&fuzz::Options::short()))?;
     end_to_end(&mut stages)?;
     stages.end();
     Ok(())

@@ -9,6 +9,7 @@ mod daemon;
 mod demo;
 mod dependencies;
 mod fixtures;
+mod fuzz;
 mod interrupt;
 mod packages;
 mod run;
@@ -40,6 +41,8 @@ enum Command {
     Bench(bench::Options),
     /// What Docker's clients see of the engine, beside what they see of Debian's docker.io.
     Conformance(conformance::Options),
+    /// The engine's readers of what strangers write, each under libFuzzer for a while.
+    Fuzz(fuzz::Options),
     /// The size budgets alone.
     Budget,
 }
@@ -70,6 +73,7 @@ fn main() -> anyhow::Result<()> {
             interrupt::catch()?;
             conformance::conformance(&options)
         }
+        Command::Fuzz(options) => fuzz::fuzz(&options),
         Command::Budget => budget::check(),
     }
 }

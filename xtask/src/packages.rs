@@ -18,6 +18,8 @@ pub const BUILD: &[Package] = &[
         "/usr/aarch64-linux-gnu/include/stdio.h",
     ),
     ("cmake", "/usr/bin/cmake"),
+    // libFuzzer is C++.
+    ("g++", "/usr/bin/g++"),
 ];
 
 /// For the tests.

@@ -18,7 +18,7 @@ mod lifecycle;
 mod links;
 mod list;
 pub mod log_options;
-mod logs;
+pub(crate) mod logs;
 mod merge;
 mod mounts;
 mod names;

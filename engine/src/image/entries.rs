@@ -187,7 +187,8 @@ impl<R: BufRead> Entries<R> {
                 (plain + i64::from(byte), signed + i64::from(byte as i8))
             });
         let said = octal(&header[148..156])?;
-        if said != sums.0 && said != sums.1 {
+        // A fuzzer would not find its way past a checksum.
+        if !cfg!(fuzzing) && said != sums.0 && said != sums.1 {
             return Err(broken("a header with a wrong checksum"));
         }
         Ok(true)

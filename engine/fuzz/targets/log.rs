@@ -1,0 +1,4 @@
+//! Log files.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| windlassd::fuzzing::log(bytes));

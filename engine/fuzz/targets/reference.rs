@@ -1,0 +1,4 @@
+//! Image references.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| windlassd::fuzzing::reference(bytes));
