@@ -48,6 +48,7 @@ impl LayerStore {
             remove_dir_all(&temporary)?;
         }
         fs_err::create_dir_all(&temporary)?;
+        spread_folders_of(&temporary);
         fs_err::create_dir_all(root.join("layers"))?;
         Ok(store)
     }
@@ -166,6 +167,22 @@ fn replayed(record: &Path, folder: &Path, out: &mut fs_err::File) -> Result<Stri
     let mut hashed = HashingWriter::new(buffered);
     replay(record, folder, &mut hashed)?;
     Ok(hashed.digest())
+}
+
+/// Asks ext4 to place each new folder in there apart from the others, as if it were one of the topmost. Layers that arrive
+/// at once then do not wait for each other's part of the disk, nor for places that were freed a short while ago.
+fn spread_folders_of(folder: &Path) {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let set = || -> io::Result<()> {
+        let folder = std::fs::File::open(folder)?;
+        Ok(ioctl_setflags(
+            &folder,
+            ioctl_getflags(&folder)? | IFlags::TOPDIR,
+        )?)
+    };
+    if let Err(error) = set() {
+        tracing::debug!(%error, "this file system does not spread folders");
+    }
 }
 
 impl PendingLayer {
