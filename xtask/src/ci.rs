@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::run::{output, run, run_with};
-use crate::{binaries, budget, conformance, dependencies, fixtures, packages};
+use crate::{binaries, budget, conformance, dependencies, fixtures, fuzz, packages};
 
 /// Crates built and tested by themselves: a build together would unify the engine's features with the command line's.
 const GROUPS: &[&[&str]] = &[

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
-use crate::engine;
+use crate::binaries;
 use crate::run::{run, run_with};
 
 /// The coverage that libFuzzer is led by.
@@ -61,7 +61,7 @@ impl Options {
 
 /// Builds and runs them; the first failure ends it.
 pub fn fuzz(options: &Options) -> Result<()> {
-    let build = engine::target_folder()?.join("fuzz");
+    let build = binaries::target_folder()?.join("fuzz");
     let environment = [
         ("CARGO_TARGET_DIR", build.clone()),
         ("RUSTFLAGS", PathBuf::from(FLAGS)),
