@@ -135,12 +135,18 @@ impl Engine {
             // It ended by itself since the caller looked: no other end will come.
             return Ok(());
         }
-        if container.status() == Status::Paused {
-            self.runtime.resume(&container.id).await?;
-            container.update(|r| r.state.status = Status::Running);
-            self.tell(container, "unpause");
-        }
         self.send_signal(container, number).await?;
+        if container.status() == Status::Paused {
+            // It may have ended by the signal; one that stays frozen is found out below.
+            if self.runtime.resume(&container.id).await.is_ok() {
+                container.update(|r| {
+                    if r.state.status == Status::Paused {
+                        r.state.status = Status::Running;
+                    }
+                });
+                self.tell(container, "unpause");
+            }
+        }
         let ended = progress.wait_for(|p| p.exits > before);
         if tokio::time::timeout(timeout, ended).await.is_ok() {
             return Ok(());
