@@ -92,33 +92,13 @@ pub fn apply(
             run.entrypoint = Some(line).filter(|line| !line.is_empty());
             shown
         }
-        "ENV" | "LABEL" => {
-            let mut shown = instruction.keyword.clone();
-            for (name, value) in instruction.pairs()? {
-                let (name, value) = (one(&name)?, one(&value)?);
-                if name.is_empty() {
-                    return Err(instruction
-                        .error(&format!("{} names can not be blank", instruction.keyword)));
-                }
-                shown += &format!(" {name}={value}");
-                match instruction.keyword.as_str() {
-                    "ENV" => set_env(&mut run.env, &name, &value),
-                    _ => drop(run.labels.insert(name, value)),
-                }
-            }
-            shown
-        }
+        "ENV" | "LABEL" => pairs(run, instruction, &one)?,
         "EXPOSE" => {
             let mut written = Vec::new();
             for word in instruction.words() {
                 written.extend(lexer.several(&word).map_err(located)?);
             }
-            for word in &written {
-                for port in exposed(word)? {
-                    run.exposed_ports.insert(port, serde_json::json!({}));
-                }
-            }
-            format!("EXPOSE {}", written.join(" "))
+            expose(run, &written)?
         }
         "USER" => {
             run.user = one(text)?;
@@ -148,17 +128,7 @@ pub fn apply(
             run.stop_signal = Some(name);
             shown
         }
-        "SHELL" => {
-            let Arguments::Exec(list) = instruction.arguments() else {
-                return Err(instruction.error("SHELL requires the arguments to be in JSON form"));
-            };
-            if list.is_empty() {
-                return Err(instruction.error("SHELL requires at least one argument"));
-            }
-            let shown = format!("SHELL [{}]", list.join(" "));
-            run.shell = Some(list);
-            shown
-        }
+        "SHELL" => shell(run, instruction)?,
         "MAINTAINER" => {
             config.author = Some(text.to_owned());
             format!("MAINTAINER {text}")
@@ -176,6 +146,49 @@ pub fn apply(
         _ => return Ok(None),
     };
     Ok(Some(shown))
+}
+
+/// ENV and LABEL.
+fn pairs(
+    run: &mut RunConfig,
+    instruction: &Instruction,
+    one: &dyn Fn(&str) -> Result<String>,
+) -> Result<String> {
+    let mut shown = instruction.keyword.clone();
+    for (name, value) in instruction.pairs()? {
+        let (name, value) = (one(&name)?, one(&value)?);
+        if name.is_empty() {
+            let message = format!("{} names can not be blank", instruction.keyword);
+            return Err(instruction.error(&message));
+        }
+        shown += &format!(" {name}={value}");
+        match instruction.keyword.as_str() {
+            "ENV" => set_env(&mut run.env, &name, &value),
+            _ => drop(run.labels.insert(name, value)),
+        }
+    }
+    Ok(shown)
+}
+
+fn expose(run: &mut RunConfig, written: &[String]) -> Result<String> {
+    for word in written {
+        for port in exposed(word)? {
+            run.exposed_ports.insert(port, serde_json::json!({}));
+        }
+    }
+    Ok(format!("EXPOSE {}", written.join(" ")))
+}
+
+fn shell(run: &mut RunConfig, instruction: &Instruction) -> Result<String> {
+    let Arguments::Exec(list) = instruction.arguments() else {
+        return Err(instruction.error("SHELL requires the arguments to be in JSON form"));
+    };
+    if list.is_empty() {
+        return Err(instruction.error("SHELL requires at least one argument"));
+    }
+    let shown = format!("SHELL [{}]", list.join(" "));
+    run.shell = Some(list);
+    Ok(shown)
 }
 
 fn quoted(list: &[String]) -> String {

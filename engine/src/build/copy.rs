@@ -34,7 +34,7 @@ enum Piece {
 /// Where files come from.
 enum Origin {
     Context(Arc<Source>),
-    Image(Image),
+    Image(Box<Image>),
 }
 
 /// The whole of an instruction, ready to be done.
@@ -241,7 +241,7 @@ impl Stage<'_> {
             None => Ok(Origin::Context(self.job.context.clone())),
             Some(name) => {
                 let name = self.expand(instruction, name)?;
-                Ok(Origin::Image(self.other(&name).await?))
+                Ok(Origin::Image(Box::new(self.other(&name).await?)))
             }
         }
     }

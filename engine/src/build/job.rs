@@ -199,7 +199,11 @@ impl Job {
             if names.contains(&shown) {
                 continue;
             }
-            self.builder.images.store.tag(&id, name)?;
+            let store = &self.builder.images.store;
+            let there = store.resolve(&name.to_string());
+            if !there.is_ok_and(|image| image.id == id) {
+                store.tag(&id, name)?;
+            }
             self.report
                 .say(&format!("Successfully tagged {shown}\n"))
                 .await;

@@ -140,20 +140,42 @@ fn tag(value: &str) -> Result<Reference> {
     Ok(reference)
 }
 
+/// What containerd calls processors.
+const ARCHITECTURES: [&str; 14] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
+    "ppc64le", "riscv64", "s390x", "wasm",
+];
+
 /// `linux/ARCH[/VARIANT]`, or one of the two alone.
 fn platform(value: &str) -> Result<String> {
     let host = crate::image::Platform::host();
     let value = value.to_ascii_lowercase();
-    match value.split('/').collect::<Vec<_>>()[..] {
-        ["linux"] => Ok(format!("linux/{}", host.architecture)),
-        ["linux", architecture, ..] if !architecture.is_empty() => Ok(value),
-        [architecture] if !architecture.is_empty() && architecture != "windows" => {
-            Ok(format!("linux/{architecture}"))
-        }
-        _ => Err(Error::invalid(format!(
+    let wrong = || {
+        Error::invalid(format!(
             "\"{value}\": unknown operating system or architecture: invalid argument"
-        ))),
+        ))
+    };
+    let (architecture, variant) = match value.split('/').collect::<Vec<_>>()[..] {
+        ["linux"] => (host.architecture.as_str(), None),
+        ["linux", architecture] | [architecture] => (architecture, None),
+        ["linux", architecture, variant] => (architecture, Some(variant)),
+        _ => return Err(wrong()),
+    };
+    let architecture = match architecture {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        "armhf" => "arm",
+        "i386" => "386",
+        other => other,
+    };
+    if !ARCHITECTURES.contains(&architecture) {
+        return Err(wrong());
     }
+    let variant = variant.map(|variant| format!("/{variant}"));
+    Ok(format!(
+        "linux/{architecture}{}",
+        variant.unwrap_or_default()
+    ))
 }
 
 fn json<T: serde::de::DeserializeOwned>(name: &str, value: &str) -> Result<T> {
@@ -212,6 +234,7 @@ mod tests {
             ("t", "A:B:C"),
             ("buildargs", "["),
             ("platform", "windows/amd64"),
+            ("platform", "foobar"),
             ("squash", "1"),
             ("outputs", r#"[{"Type":"local"}]"#),
         ] {

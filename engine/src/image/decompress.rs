@@ -18,7 +18,7 @@ const XZ_MEMORY_KB: u32 = 128 * 1024;
 
 /// Plain bytes of a stream, told by its first ones.
 pub(super) enum Plain<R: BufRead> {
-    Gzip(MultiGzDecoder<R>),
+    Gzip(Box<MultiGzDecoder<R>>),
     Zstd(Box<Zstd<R>>),
     Xz(Box<XzReader<R>>),
     Bzip2(MultiBzDecoder<R>),
@@ -38,7 +38,7 @@ impl<R: BufRead> Plain<R> {
         }
         let whole = io::Cursor::new(magic[..got].to_vec()).chain(input);
         Ok(match &magic[..got] {
-            [0x1f, 0x8b, ..] => Plain::Gzip(MultiGzDecoder::new(whole)),
+            [0x1f, 0x8b, ..] => Plain::Gzip(Box::new(MultiGzDecoder::new(whole))),
             [0x28, 0xb5, 0x2f, 0xfd] => Plain::Zstd(Box::new(Zstd::new(whole))),
             // A frame to skip comes first.
             [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Plain::Zstd(Box::new(Zstd::new(whole))),
