@@ -92,6 +92,7 @@ fn merged(mut ours: ContainerConfig, theirs: &ContainerConfig) -> ContainerConfi
             ours.clone_from(theirs);
         }
     };
+    fill(&mut ours.image, &theirs.image);
     fill(&mut ours.user, &theirs.user);
     fill(&mut ours.working_dir, &theirs.working_dir);
     fill(&mut ours.stop_signal, &theirs.stop_signal);
