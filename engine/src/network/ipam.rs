@@ -97,7 +97,8 @@ fn check(record: &Record, family: Family, text: Option<&str>) -> Result<()> {
     let Some(address) = address.filter(|a| Family::of(*a) == family) else {
         return wrong(&format!("invalid {family} address: {text}"));
     };
-    match record.pool(family) {
+    let spare = record.spare_v6.as_ref().filter(|_| family == Family::V6);
+    match record.pool(family).or(spare) {
         Some(pool) if pool.configured => {
             if usable(pool, address) {
                 Ok(())
@@ -198,6 +199,15 @@ mod tests {
             let error = ask(&record, text).unwrap_err();
             assert!(error.message.contains(words), "{text}: {}", error.message);
         }
+        let mut off = record.clone();
+        off.spare_v6 = Some(Pool::new(Subnet::parse("fd00::/64").unwrap()));
+        off.spare_v6.as_mut().unwrap().configured = true;
+        let wanted = Join {
+            v6: Some("fd00::5".to_owned()),
+            ..Join::default()
+        };
+        let none = choose(&off, Family::V6, &wanted, &taken, &mut 0).unwrap();
+        assert_eq!(none, None, "IPv6 is off");
         let mut other = record.clone();
         other.v4.as_mut().unwrap().configured = false;
         let error = ask(&other, "10.0.0.7").unwrap_err();

@@ -105,6 +105,9 @@ pub struct Record {
     /// Its IPv6 addresses.
     #[serde(default)]
     pub v6: Option<Pool>,
+    /// IPv6 addresses that were named, without IPv6 being switched on: they are shown, and nobody gets one.
+    #[serde(default)]
+    pub spare_v6: Option<Pool>,
     /// No way out and none in.
     #[serde(default)]
     pub internal: bool,
@@ -179,7 +182,11 @@ impl Record {
             ipam: Ipam {
                 driver: "default".to_owned(),
                 options: self.ipam_options.clone(),
-                config: self.pools().map(Pool::to_wire).collect(),
+                config: self
+                    .pools()
+                    .chain(&self.spare_v6)
+                    .map(Pool::to_wire)
+                    .collect(),
             },
             internal: self.internal,
             attachable: self.attachable,

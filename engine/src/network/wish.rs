@@ -159,7 +159,10 @@ fn made(wanted: CreateNetwork, driver: Driver, ground: &Ground<'_>) -> Result<Re
         let pool = pool(config)?;
         let place = match pool.subnet.family() {
             Family::V4 => &mut record.v4,
-            Family::V6 if !with6 => continue,
+            Family::V6 if !with6 => {
+                record.spare_v6 = Some(pool);
+                continue;
+            }
             Family::V6 => &mut record.v6,
         };
         let family = pool.subnet.family();
@@ -404,7 +407,8 @@ mod tests {
         assert_eq!(chosen.subnet.to_string(), "172.19.0.0/16");
         assert!(!chosen.configured);
         let mut both = wanted(vec![pool("fd00:0::/64", "", "")]);
-        assert!(make(both.clone()).unwrap().v6.is_none());
+        let off = make(both.clone()).unwrap();
+        assert!(off.v6.is_none() && off.spare_v6.is_some());
         both.enable_ipv6 = Some(true);
         let made = make(both.clone()).unwrap();
         assert_eq!(made.v6.unwrap().gateway.to_string(), "fd00::1");
