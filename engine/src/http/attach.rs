@@ -1,7 +1,6 @@
 //! Hijacked connections: attach, and the pump that exec uses too.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -19,9 +18,6 @@ use super::websocket::{self, Socket};
 use crate::container::error::{Error, Result};
 use crate::container::parts::{Attachment, Writer};
 use crate::container::{AttachTo, Container, Engine, LogQuery, LogReader};
-
-/// From the head of an answer to what is there already.
-const AFTER_HEAD: Duration = Duration::from_millis(20);
 
 /// What flows.
 pub struct Pump {
@@ -94,8 +90,6 @@ impl Wanted {
 
     async fn serve(self, engine: Arc<Engine>, mut client: Client) {
         if let Some(mut history) = self.history {
-            // Clients like docker-py lose what comes together with the head of the answer.
-            tokio::time::sleep(AFTER_HEAD).await;
             while let Ok(piece) = logs::piece(&mut history, self.pump.raw) {
                 if piece.is_empty() || !client.send(piece.into()).await {
                     break;

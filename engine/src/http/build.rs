@@ -35,8 +35,7 @@ pub async fn build(engine: &Arc<Engine>, req: &mut Req) -> Result<Reply> {
         let built = engine.builder.build(request, context, progress).await?;
         if let Some(built) = built {
             for name in built.names {
-                let attributes = [("name".to_owned(), name)].into();
-                engine.events.publish("image", "tag", &built.id, attributes);
+                engine.tell_image("tag", &built.id, &name);
             }
         }
         Ok(())
