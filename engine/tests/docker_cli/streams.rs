@@ -30,8 +30,19 @@ pub fn ask(b: &Bench, method: &str, path: &str, body: &str) -> String {
     text(&answer)
 }
 
+/// A connection that a request has taken over, and the answer's head.
+pub fn upgrade(b: &Bench, path: &str, body: &str) -> (UnixStream, String) {
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    let mut stream = send(b, &request);
+    let head = read_until(&mut stream, "\r\n\r\n");
+    (stream, head)
+}
+
 /// Reads until it has come.
-fn read_until(stream: &mut UnixStream, wanted: &str) -> String {
+pub fn read_until(stream: &mut UnixStream, wanted: &str) -> String {
     let mut got = Vec::new();
     let mut byte = [0; 1];
     while !text(&got).contains(wanted) {
@@ -142,11 +153,8 @@ fn several_at_the_same_container() {
     with_engine(|b| {
         b.ok(&["run", "-di", "--name", "cat", "box", "cat"]);
         let attach = |query: &str| {
-            let request = format!(
-                "POST /containers/cat/attach?stream=1&stdout=1&{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
-            );
-            let mut stream = send(b, &request);
-            let head = read_until(&mut stream, "\r\n\r\n");
+            let path = format!("/containers/cat/attach?stream=1&stdout=1&{query}");
+            let (stream, head) = upgrade(b, &path, "");
             assert!(head.starts_with("HTTP/1.1 101"), "{head}");
             assert!(head.contains("vnd.docker.multiplexed-stream"), "{head}");
             stream
@@ -201,12 +209,7 @@ fn detaching() {
     with_engine(|b| {
         b.ok(&["run", "-dit", "--name", "cat", "box", "cat"]);
         let upgrade = |path: &str, body: &str| {
-            let length = body.len();
-            let request = format!(
-                "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-            );
-            let mut stream = send(b, &request);
-            let head = read_until(&mut stream, "\r\n\r\n");
+            let (stream, head) = upgrade(b, path, body);
             assert!(head.contains("vnd.docker.raw-stream"), "{head}");
             stream
         };

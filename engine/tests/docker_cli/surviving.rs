@@ -4,8 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use crate::SERVE;
-use crate::bench::{get, with_engine};
-use crate::streams::{ask, events};
+use crate::bench::{Bench, get, with_engine};
+use crate::streams::{ask, events, read_until, upgrade};
 
 #[test]
 fn restart_policies() {
@@ -251,7 +251,13 @@ fn streams_go_on_after_the_engine() {
         b.ok(&["exec", "-d", "says", "sh", "-c", "echo up > /up; sleep 300"]);
         let ids = b.inspect("says", "{{json .ExecIDs}}");
         assert_eq!(ids.matches("\",\"").count(), 1, "{ids}");
-        b.feed(&["attach", "says"], b"before\n");
+        let say = |b: &Bench, word: &str| {
+            let path = "/containers/says/attach?stream=1&stdin=1&stdout=1";
+            let (mut stream, _) = upgrade(b, path, "");
+            stream.write_all(format!("{word}\n").as_bytes()).unwrap();
+            read_until(&mut stream, word);
+        };
+        say(b, "before");
 
         b.kill_engine();
         b.start();
@@ -266,8 +272,7 @@ fn streams_go_on_after_the_engine() {
         let runs = |s: &&String| s.contains(r#""Running":true,"ExitCode":null"#);
         assert_eq!(states.iter().filter(ended).count(), 1, "{states:?}");
         assert_eq!(states.iter().filter(runs).count(), 1, "{states:?}");
-        let fed = b.feed(&["attach", "says"], b"after\n");
-        assert!(fed.status.code().is_some());
+        say(b, "after");
         b.until("both came", |b| {
             b.ok(&["logs", "says"]) == "1 before\n2 after"
         });
