@@ -181,7 +181,7 @@ fn make_room(
     Ok(())
 }
 
-fn hard_link(directory: &OwnedFd, entry: &tar::Entry<'_, impl Read>, at: &PathBuf) -> Result<()> {
+fn hard_link(directory: &OwnedFd, entry: &tar::Entry<'_, impl Read>, at: &Path) -> Result<()> {
     let target = entry.link_name().map_err(broken)?.unwrap_or_default();
     let source = rooted::open(
         directory.as_fd(),
@@ -190,7 +190,7 @@ fn hard_link(directory: &OwnedFd, entry: &tar::Entry<'_, impl Read>, at: &PathBu
     )?;
     nix::unistd::linkat(
         None,
-        &rooted::path_of(&source),
+        rooted::path_of(&source).as_path(),
         None,
         at,
         nix::fcntl::AtFlags::AT_SYMLINK_FOLLOW,

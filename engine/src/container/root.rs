@@ -222,7 +222,7 @@ fn with_mounts(rootfs: &Path, all: &[Over]) -> Result<(OwnedFd, fs::File)> {
 }
 
 fn put_over(root: &OwnedFd, over: &Over) -> std::io::Result<()> {
-    let source = fs::File::from(fs::OpenOptions::new().read(true).open(&over.source)?);
+    let source = fs::File::open(&over.source)?;
     let is_folder = source.metadata()?.is_dir();
     let open = || rooted::open(root.as_fd(), &over.destination, OFlag::O_PATH);
     let target = match open() {
