@@ -43,7 +43,7 @@ fn is_on(setting: &str) -> bool {
 
 /// The name by which Docker knows the file system below a folder.
 fn file_system(folder: &Path) -> String {
-    let kind = nix::sys::statfs::statfs(folder).map(|s| s.filesystem_type().0 as i64);
+    let kind = nix::sys::statfs::statfs(folder).map(|s| s.filesystem_type().0);
     match kind {
         Ok(0xef53) => "extfs".to_owned(),
         Ok(0x5846_5342) => "xfs".to_owned(),
