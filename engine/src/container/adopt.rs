@@ -80,7 +80,15 @@ impl Engine {
         match state.status {
             Status::Running | Status::Paused if state.boot_id == self.settings.boot_id => {
                 match self.runtime.alive(&record.id).await {
-                    Some(pid) if pid == state.pid => Found::Runs,
+                    Some(pid) if pid == state.pid => {
+                        // The former engine may have ended while it held it still for a commit.
+                        if state.status == Status::Running
+                            && let Err(error) = self.runtime.resume(&record.id).await
+                        {
+                            tracing::warn!(id = record.id, %error, "could not be let go on");
+                        }
+                        Found::Runs
+                    }
                     _ => match self.runtime.wait(&record.id).await {
                         Ok(exit) => Found::Ended(exit),
                         Err(_) => Found::Ended(Exit {
