@@ -282,7 +282,7 @@ fn decode(text: &str, plus_is_space: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::unread::Unread;
+    use crate::http::unread::Unread;
     use super::*;
 
     #[test]
