@@ -88,7 +88,7 @@ def test_remove_while_in_use(client, made):
 def test_save_and_load(client):
     client.images.get("box").tag("py/saved", "1")
     image = client.images.get("py/saved:1")
-    packed = b"".join(image.save(named=True))
+    packed = b"".join(image.save(named="py/saved:1"))
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         assert "manifest.json" in archive.getnames()
     client.images.remove("py/saved:1")

@@ -29,11 +29,14 @@ impl Wanted {
     }
 }
 
+/// Ours and theirs.
+type Row = (Option<Outcome>, Option<Outcome>);
+
 /// What two engines did.
 #[derive(Debug)]
 pub struct Report<'a> {
     wanted: &'a Wanted,
-    rows: BTreeMap<String, (Option<Outcome>, Option<Outcome>)>,
+    rows: BTreeMap<String, Row>,
     beside: bool,
 }
 
@@ -41,7 +44,7 @@ impl<'a> Report<'a> {
     /// `theirs` is `None` where only our engine was asked.
     pub fn new(wanted: &'a Wanted, ours: Vec<Result>, theirs: Option<Vec<Result>>) -> Self {
         let beside = theirs.is_some();
-        let mut rows: BTreeMap<String, (Option<Outcome>, Option<Outcome>)> = BTreeMap::new();
+        let mut rows: BTreeMap<String, Row> = BTreeMap::new();
         for (name, outcome) in ours {
             rows.entry(name).or_default().0 = Some(outcome);
         }
@@ -77,7 +80,7 @@ impl<'a> Report<'a> {
     }
 }
 
-fn is_difference(row: &(Option<Outcome>, Option<Outcome>)) -> bool {
+fn is_difference(row: &Row) -> bool {
     match row {
         (Some(Outcome::Passed(ours)), Some(Outcome::Passed(theirs))) => ours != theirs,
         (Some(Outcome::Failed(_)), Some(Outcome::Failed(_)))
@@ -134,7 +137,7 @@ impl fmt::Display for Report<'_> {
                 }
             }
         }
-        let passed = |which: fn(&(Option<Outcome>, Option<Outcome>)) -> &Option<Outcome>| {
+        let passed = |which: fn(&Row) -> &Option<Outcome>| {
             self.rows
                 .values()
                 .filter(|row| matches!(which(row), Some(Outcome::Passed(_))))
