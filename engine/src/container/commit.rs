@@ -98,11 +98,11 @@ fn merged(mut ours: ContainerConfig, theirs: &ContainerConfig) -> ContainerConfi
     fill(&mut ours.stop_signal, &theirs.stop_signal);
     for (port, nothing) in &theirs.exposed_ports {
         let entry = ours.exposed_ports.entry(port.clone());
-        entry.or_insert_with(|| nothing.clone());
+        entry.or_insert(*nothing);
     }
     for (path, nothing) in &theirs.volumes {
         let entry = ours.volumes.entry(path.clone());
-        entry.or_insert_with(|| nothing.clone());
+        entry.or_insert(*nothing);
     }
     for (name, value) in &theirs.labels {
         let entry = ours.labels.entry(name.clone());

@@ -282,7 +282,6 @@ fn decode(text: &str, plus_is_space: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::http::unread::Unread;
     use super::*;
 
     #[test]

@@ -73,7 +73,7 @@ pub(super) async fn search(
     limit: i64,
     auth: Option<RegistryAuth>,
 ) -> Result<Vec<Value>> {
-    if limit < 0 || limit > 100 {
+    if !(0..=100).contains(&limit) {
         return Err(Error::Invalid(format!(
             "limit {limit} is outside the range of [1, 100]"
         )));

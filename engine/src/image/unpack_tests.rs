@@ -480,10 +480,12 @@ fn limits_are_said_and_held() {
         }),
         ("a device number over 32 bits", {
             Tar::new().changed(EntryType::Char, "d", b"", |header| {
-                header
-                    .as_ustar_mut()
-                    .map(|ustar| ustar.dev_major.fill(b'9'));
-                header.as_gnu_mut().map(|gnu| gnu.dev_major.fill(b'9'));
+                if let Some(ustar) = header.as_ustar_mut() {
+                    ustar.dev_major.fill(b'9');
+                }
+                if let Some(gnu) = header.as_gnu_mut() {
+                    gnu.dev_major.fill(b'9');
+                }
             })
         }),
         ("no name", Tar::new().file("", "x")),
