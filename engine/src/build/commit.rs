@@ -90,6 +90,7 @@ fn layer_of(
 /// Files and folders that were made only to mount something on them are not the step's work.
 fn take_mount_points(upper: &Path, layers: &[PathBuf], mounted: &[String]) -> Result<()> {
     let always = [
+        ".dockerenv",
         "etc/hosts",
         "etc/hostname",
         "etc/resolv.conf",

@@ -24,6 +24,7 @@ pub fn enter(isolation: &Isolation, group: &Group) -> Result<()> {
     let trees = take_trees(isolation)?;
     let root = prepare(isolation)?;
     let old = nix::sys::stat::umask(Mode::empty());
+    mark(root.as_fd());
     for wanted in &isolation.mounts {
         if let Some((_, tree)) = trees.iter().find(|(at, _)| *at == wanted.target) {
             sys::move_mount(tree.as_fd(), target(root.as_fd(), wanted)?.as_fd())
@@ -70,6 +71,18 @@ fn prepare(isolation: &Isolation) -> Result<OwnedFd> {
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     mount(NOTHING, rootfs, NOTHING, private, NOTHING).context("make the root private")?;
     Ok(rooted::open_root(rootfs)?)
+}
+
+/// `/.dockerenv`, by which programs tell that they run in a container. A root that takes no files goes without.
+fn mark(root: BorrowedFd<'_>) {
+    use rustix::fs::{Mode, OFlags, openat};
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    drop(openat(
+        root,
+        ".dockerenv",
+        flags,
+        Mode::from_raw_mode(0o755),
+    ));
 }
 
 /// A place inside as a path: it is one for as long as this lives.
