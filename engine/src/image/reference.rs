@@ -82,13 +82,14 @@ impl Reference {
 
     /// The repository as people write it: `httpd`, `user/app`, `quay.io/org/app`.
     pub fn familiar_name(&self) -> String {
-        if self.registry == "docker.io" {
-            self.repository
-                .strip_prefix("library/")
-                .unwrap_or(&self.repository)
-                .to_owned()
-        } else {
-            format!("{}/{}", self.registry, self.repository)
+        if self.registry != "docker.io" {
+            return format!("{}/{}", self.registry, self.repository);
+        }
+        match self.repository.split_once('/') {
+            Some(("library", name)) if !name.contains('/') => name.to_owned(),
+            // Without the registry its first part would be read as one.
+            Some((first, _)) if names_a_registry(first) => format!("docker.io/{}", self.repository),
+            _ => self.repository.clone(),
         }
     }
 
@@ -132,10 +133,15 @@ fn split_tag(text: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// What tells a registry from the first part of a name at Docker Hub.
+fn names_a_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
+}
+
 fn split_registry(name: &str) -> (&str, &str) {
     match name.split_once('/') {
         Some(("index.docker.io", path)) => ("docker.io", path),
-        Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => (first, path),
+        Some((first, path)) if names_a_registry(first) => (first, path),
         _ => ("docker.io", name),
     }
 }
@@ -265,6 +271,9 @@ mod tests {
             "user/app:latest",
             "quay.io/org/app:v1",
             "localhost:5000/a:b",
+            "docker.io/r.io/app:v1",
+            "docker.io/localhost/app:v1",
+            "library/a/b:v1",
         ] {
             let reference = Reference::parse(text).unwrap();
             assert_eq!(reference.familiar(), text);
