@@ -44,7 +44,7 @@ fn one(
     entry: &mut tar::Entry<'_, impl Read>,
     owners: Owners,
 ) -> Result<()> {
-    let name = inside(&entry.path()?)?;
+    let name = inside(base, &entry.path()?)?;
     let path = base.join(&name);
     let header = entry.header();
     let look = Attributes {
@@ -65,7 +65,7 @@ fn one(
         EntryType::Directory if name.as_os_str().is_empty() => Ok(()),
         EntryType::Directory => tree.folder(&path, &look),
         EntryType::Symlink => tree.symlink(&path, &link()?, &look),
-        EntryType::Link => tree.hardlink(&path, &base.join(inside(&link()?)?)),
+        EntryType::Link => tree.hardlink(&path, &base.join(inside(base, &link()?)?)),
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
             tree.file(&path, entry, &look)
         }
@@ -95,12 +95,13 @@ fn one(
     done.map_err(|error| Error::message(format!("{}: {error}", name.display())))
 }
 
-/// The path without `/` and `.`; `..` is refused.
-fn inside(path: &Path) -> Result<PathBuf> {
+/// The path without `/`, `.` and `..`: nothing is above the tree's own root, and what leads out of `base` is refused.
+fn inside(base: &Path, path: &Path) -> Result<PathBuf> {
     let mut inside = PathBuf::new();
     for component in path.components() {
         match component {
             Component::Normal(part) => inside.push(part),
+            Component::ParentDir if inside.pop() || base.as_os_str().is_empty() => {}
             Component::ParentDir => {
                 return Err(Error::invalid(format!(
                     "the archive's entry {} leads out of the directory",
@@ -173,11 +174,17 @@ mod tests {
             builder.append(&header, io::empty()).unwrap();
             builder.into_inner().unwrap()
         };
-        let put = |bytes: &[u8]| {
+        let put_in = |base: &str, bytes: &[u8]| {
             let mut tree = Tree::open(&root, (0, 0)).unwrap();
-            extract(&mut tree, Path::new("in"), bytes, Owners::One((0, 0)))
+            extract(&mut tree, Path::new(base), bytes, Owners::One((0, 0)))
         };
+        let put = |bytes: &[u8]| put_in("in", bytes);
         assert!(put(&archive("../x", None)).is_err());
+        assert!(put(&archive("a/../../x", None)).is_err());
+        put(&archive("a/../w", None)).unwrap();
+        assert!(root.join("in/w").exists());
+        put_in("", &archive("../top", None)).unwrap();
+        assert!(root.join("top").exists() && !dir.path().join("top").exists());
         put(&archive("out", Some("/"))).unwrap();
         put(&archive("out/y", None)).unwrap();
         assert!(root.join("y").exists() && !Path::new("/y").exists());
