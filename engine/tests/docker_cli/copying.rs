@@ -191,6 +191,10 @@ fn owners_links_and_exports() {
             !changed.contains("hosts") && !changed.contains("/proc"),
             "{changed}"
         );
+        let mark = "test -f /.dockerenv && test ! -s /.dockerenv";
+        b.ok(&["run", "--rm", "box", "sh", "-c", mark]);
+        assert!(names.contains(&".dockerenv".into()), "{names:?}");
+        assert!(!changed.contains(".dockerenv"), "{changed}");
         let told = events(b, "web");
         assert!(told.contains("export"), "{told}");
     });
