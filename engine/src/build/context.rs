@@ -142,7 +142,8 @@ impl Source {
             let mut at = at.to_owned();
             if !at.pop() {
                 return Err(Error::invalid(format!(
-                    "forbidden path outside the build context: {whole} ()"
+                    "forbidden path outside the build context: {} ()",
+                    whole.trim_start_matches('/')
                 )));
             }
             return self.matching(whole, &at, rest, paths);

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::FileType;
 use tar::EntryType;
 
+use super::padding::Padded;
 use super::tree::{Attributes, Tree};
 use crate::container::error::{Error, Result};
 
@@ -23,6 +24,8 @@ pub enum Owners {
 
 /// Unpacks an archive below `base` of the tree; blocking.
 pub fn extract(tree: &mut Tree, base: &Path, archive: impl Read, owners: Owners) -> Result<()> {
+    let archive = Padded::new(archive);
+    let added = archive.added();
     let mut archive = tar::Archive::new(archive);
     let mut total = 0_u64;
     for entry in archive.entries()? {
@@ -32,6 +35,9 @@ pub fn extract(tree: &mut Tree, base: &Path, archive: impl Read, owners: Owners)
             return Err(Error::invalid("the archive has too much content"));
         }
         one(tree, base, &mut entry, owners)?;
+        if added.get() > 0 {
+            return Err(Error::invalid("unexpected EOF"));
+        }
     }
     // To its end: a client that is cut off in the middle of it hears of no answer.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
@@ -190,6 +196,14 @@ mod tests {
         assert!(root.join("y").exists() && !Path::new("/y").exists());
         put(&archive(".wh.z", None)).unwrap();
         assert!(root.join("in/.wh.z").is_file());
+        let mut whole = archive("a", None);
+        whole[124..136].copy_from_slice(b"00000000003\0");
+        let mut header = tar::Header::from_byte_slice(&whole[..512]).clone();
+        header.set_cksum();
+        let last = |content: &[u8]| put(&[&header.as_bytes()[..], content].concat());
+        last(b"abc").unwrap();
+        assert_eq!(fs_err::read(root.join("in/a")).unwrap(), b"abc");
+        assert_eq!(last(b"ab").unwrap_err().message, "unexpected EOF");
         assert!(is_header(&archive("a", None)) && !is_header(&[0; 512]) && !is_header(b"x"));
     }
 }

@@ -40,13 +40,7 @@ pub fn is_git(text: &str) -> bool {
 pub async fn fetch(url: &str, folder: &Path) -> Result<Fetched> {
     use sha2::Digest as _;
     let failed = |error: reqwest::Error| {
-        let mut words = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            words = error.to_string();
-            cause = error.source();
-        }
-        Error::message(format!("Get \"{url}\": {words}"))
+        Error::message(format!("Get \"{url}\": {}", crate::image::describe(&error)))
     };
     let client = http_client()?;
     let mut response = client.get(url).send().await.map_err(failed)?;

@@ -20,6 +20,7 @@ mod job;
 mod mode;
 mod mount;
 mod options;
+mod padding;
 mod pattern;
 mod plan;
 mod prune;

@@ -16,10 +16,11 @@ use windlass_engine_api::{
 use super::{
     Descriptor, Error, ImageConfig, ImageMeta, ImageStore, Manifest, Platform, Reference, Result,
     arrival::Brought,
+    outage::describe,
     pipeline::{Inlet, NoReader, channel, unpack_checked},
     push::KnownBlob,
     reference::is_digest,
-    registry::{RawManifest, Registry, backoff, describe},
+    registry::{RawManifest, Registry, backoff},
 };
 
 const MAX_CONFIG: usize = 8 << 20;

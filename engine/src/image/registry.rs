@@ -17,6 +17,7 @@ use reqwest::{
 use serde::Deserialize;
 use windlass_engine_api::RegistryAuth;
 
+use super::outage::describe;
 use super::{Error, Reference, RegistryConfig, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -298,9 +299,11 @@ impl Registry {
                     attempt += 1;
                 }
                 Err(error) => {
-                    let url = error
-                        .url()
-                        .map_or_else(|| endpoint.to_owned(), ToString::to_string);
+                    // Docker asks for the root of the interface first.
+                    let url = match error.url() {
+                        Some(url) if !error.is_connect() => url.to_string(),
+                        _ => format!("{endpoint}/v2/"),
+                    };
                     return Err(failed(&url, &describe(&error)));
                 }
             }
@@ -592,15 +595,6 @@ pub(super) fn failed(url: &str, reason: &str) -> Error {
         url: url.to_owned(),
         reason: reason.to_owned(),
     }
-}
-
-/// The innermost cause: reqwest's own message repeats the address and hides it.
-pub(super) fn describe(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

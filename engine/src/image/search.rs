@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use windlass_engine_api::RegistryAuth;
 
-use super::registry::{Registry, describe, failed, http_client, small};
+use super::outage::describe;
+use super::registry::{Registry, failed, http_client, small};
 use super::{Error, ImageConfig, ImageStore, Manifest, Reference, RegistryConfig, Result};
 
 /// Docker's limit where the client names none.

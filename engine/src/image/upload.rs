@@ -8,7 +8,8 @@ use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 
-use super::registry::{ACCEPTED, RawManifest, Registry, describe, failed, small};
+use super::outage::describe;
+use super::registry::{ACCEPTED, RawManifest, Registry, failed, small};
 use super::{Error, Result};
 
 /// Bytes read from a file at once.
