@@ -10,7 +10,7 @@ import pytest
 COMPOSES = {"1.29": "COMPOSE_1", "2.40": "COMPOSE_2", "5.6": "COMPOSE_5"}
 
 
-def eventually(check, seconds=20):
+def eventually(check, seconds=60):
     """What check gives, as soon as that is true."""
     deadline = time.monotonic() + seconds
     while True:
@@ -23,7 +23,7 @@ def eventually(check, seconds=20):
 
 @pytest.fixture(scope="session")
 def client():
-    with_timeout = docker.from_env(timeout=60)
+    with_timeout = docker.from_env(timeout=120)
     yield with_timeout
     with_timeout.close()
 
@@ -118,4 +118,4 @@ def compose(request, tmp_path):
     name = f"p{request.param.replace('.', '')}{request.function.__name__.removeprefix('test_')}".replace("_", "")
     project = Project(program, tmp_path, name, request.param == "1.29")
     yield project
-    project.start("down", "-v", "-t", "1", "--remove-orphans").communicate(timeout=60)
+    project.start("down", "-v", "-t", "1", "--remove-orphans").communicate(timeout=120)

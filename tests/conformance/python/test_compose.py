@@ -113,7 +113,7 @@ def test_logs_followed(up):
     following = up.start("logs", "-f", "worker")
     seen = [line for line in (following.stdout.readline() for _ in range(12)) if "tick" in line]
     following.send_signal(signal.SIGINT)
-    following.communicate(timeout=30)
+    following.communicate(timeout=120)
     assert len(seen) >= 5, seen
 
 
@@ -170,7 +170,7 @@ def test_top_and_events(up, client):
     watching = up.start("events", "--json")
     eventually(lambda: _restarted(up, watching))
     watching.send_signal(signal.SIGINT)
-    said, _ = watching.communicate(timeout=30)
+    said, _ = watching.communicate(timeout=120)
     assert '"action":"start"' in said.replace(" ", "") and "worker" in said
 
 
@@ -250,6 +250,6 @@ def test_a_failing_build_and_a_missing_image(compose):
 
 def _fails(compose, *arguments):
     process = compose.start(*arguments)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=120)
     assert process.returncode != 0, said
     return said

@@ -15,9 +15,9 @@ use windlass_fixtures::program;
 
 use crate::{Extent, Outcome, Selection, Target, normal};
 
-/// `eventually COMMAND` waits until it succeeds, for 20 seconds at most; `id NAME` is a container's id.
+/// `eventually COMMAND` waits until it succeeds, for a minute at least; `id NAME` is a container's id.
 pub const PRELUDE: &str = r#"
-eventually() { n=0; until "$@" >/dev/null 2>&1; do n=$((n+1)); [ $n -gt 200 ] && { echo "in vain: $*" >&2; return 99; }; sleep 0.1; done; }
+eventually() { n=0; until "$@" >/dev/null 2>&1; do n=$((n+1)); [ $n -gt 600 ] && { echo "in vain: $*" >&2; return 99; }; sleep 0.1; done; }
 says() { docker logs "$1" 2>&1 | grep -q "$2"; }
 state() { [ "$(docker inspect -f "{{.State.$2}}" "$1")" = "$3" ]; }
 id() { docker inspect --type container -f '{{.Id}}' "$1"; }
@@ -31,7 +31,7 @@ docker volume ls -q | xargs -r docker volume rm
 docker network ls -q --filter type=custom | xargs -r docker network rm
 docker image inspect box:latest || docker import --change 'CMD ["sh"]' --change 'ENV PATH=/bin' "$BOX" box:latest"#;
 
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// Some commands, one after the other.
 #[derive(Clone, Debug, Default)]

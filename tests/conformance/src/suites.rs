@@ -32,7 +32,7 @@ pub fn pytest(
     let mut command = Command::new(python);
     command
         .args(["-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short"])
-        .args(["-rA", "--timeout=180", "--show-capture=no"])
+        .args(["-rA", "--timeout=400", "--show-capture=no"])
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("COLUMNS", "400")
         .env("COMPOSE_1", &composes.one)

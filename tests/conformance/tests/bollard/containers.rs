@@ -48,7 +48,7 @@ async fn a_container_from_creation_to_removal() -> Done {
 #[ignore = "run by `cargo xtask conformance`"]
 async fn listing_by_label_and_state() -> Done {
     let docker = client().await?;
-    let mut body = shell("sleep 60");
+    let mut body = shell("sleep 600");
     body.labels = Some(HashMap::from([("bollard".to_owned(), "list".to_owned())]));
     start(&docker, "bollard-list", body).await?;
     let filters = HashMap::from([
@@ -75,7 +75,7 @@ async fn listing_by_label_and_state() -> Done {
 #[ignore = "run by `cargo xtask conformance`"]
 async fn stop_kill_pause_and_rename() -> Done {
     let docker = client().await?;
-    start(&docker, "bollard-stop", shell("sleep 60")).await?;
+    start(&docker, "bollard-stop", shell("sleep 600")).await?;
     docker.pause_container("bollard-stop").await?;
     let paused = docker
         .inspect_container("bollard-stop", None::<InspectContainerOptions>)
@@ -205,7 +205,7 @@ async fn files_in_and_out_of_a_stopped_container() -> Done {
 #[ignore = "run by `cargo xtask conformance`"]
 async fn limits_changed_while_it_runs() -> Done {
     let docker = client().await?;
-    start(&docker, "bollard-update", shell("sleep 60")).await?;
+    start(&docker, "bollard-update", shell("sleep 600")).await?;
     let body = ContainerUpdateBody {
         memory: Some(64 << 20),
         memory_swap: Some(128 << 20),

@@ -51,7 +51,7 @@ async fn attached_streams_stay_apart_and_stdin_is_closed() -> Done {
 #[ignore = "run by `cargo xtask conformance`"]
 async fn an_exec_with_its_environment_and_exit_code() -> Done {
     let docker = client().await?;
-    start(&docker, "bollard-exec", shell("sleep 60")).await?;
+    start(&docker, "bollard-exec", shell("sleep 600")).await?;
     let exec = docker
         .create_exec(
             "bollard-exec",
@@ -86,7 +86,7 @@ async fn an_exec_with_its_environment_and_exit_code() -> Done {
 #[ignore = "run by `cargo xtask conformance`"]
 async fn an_exec_on_a_terminal_is_resized() -> Done {
     let docker = client().await?;
-    start(&docker, "bollard-tty", shell("sleep 60")).await?;
+    start(&docker, "bollard-tty", shell("sleep 600")).await?;
     let exec = docker
         .create_exec(
             "bollard-tty",

@@ -33,7 +33,7 @@ async fn a_network_with_an_alias_and_an_address() -> Done {
             ..Default::default()
         })
         .await?;
-    start(&docker, "bollard-server", shell("sleep 60")).await?;
+    start(&docker, "bollard-server", shell("sleep 600")).await?;
     let mut endpoint = EndpointSettings {
         aliases: Some(vec!["server".to_owned()]),
         ..Default::default()
