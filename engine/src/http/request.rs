@@ -283,7 +283,6 @@ fn decode(text: &str, plus_is_space: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::unread::Unread;
 
     #[test]
     fn decoding() {
