@@ -159,7 +159,7 @@ def test_export(running):
 
 
 def test_logs(running):
-    container = running(["sh", "-c", "echo bad >&2; sleep 0.3; echo one; echo two"])
+    container = running(["sh", "-c", "echo bad >&2; sleep 1; echo one; echo two"])
     container.wait()
     assert container.logs(stderr=False) == b"one\ntwo\n"
     assert container.logs(stdout=False) == b"bad\n"

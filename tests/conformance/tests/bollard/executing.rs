@@ -150,6 +150,21 @@ async fn an_exec_needs_a_running_container() -> Done {
 #[ignore = "run by `cargo xtask conformance`"]
 async fn logs_by_stream_tail_and_time() -> Done {
     let docker = client().await?;
+    start(&docker, "bollard-tail", shell("echo one; echo two")).await?;
+    exit_code(&docker, "bollard-tail").await?;
+    let options = LogsOptionsBuilder::new()
+        .stdout(true)
+        .tail("1")
+        .timestamps(true)
+        .build();
+    let last: Vec<LogOutput> = docker
+        .logs("bollard-tail", Some(options))
+        .try_collect()
+        .await?;
+    assert_eq!(last.len(), 1, "{last:?}");
+    let line = last[0].to_string();
+    assert!(line.ends_with(" two\n") && line.contains('T'), "{line:?}");
+    // Two streams come by two ways, so that in what order their lines arrive is anybody's guess.
     start(
         &docker,
         "bollard-logs",
@@ -157,18 +172,6 @@ async fn logs_by_stream_tail_and_time() -> Done {
     )
     .await?;
     exit_code(&docker, "bollard-logs").await?;
-    let options = LogsOptionsBuilder::new()
-        .stdout(true)
-        .tail("1")
-        .timestamps(true)
-        .build();
-    let last: Vec<LogOutput> = docker
-        .logs("bollard-logs", Some(options))
-        .try_collect()
-        .await?;
-    assert_eq!(last.len(), 1, "{last:?}");
-    let line = last[0].to_string();
-    assert!(line.ends_with(" two\n") && line.contains('T'), "{line:?}");
     let options = LogsOptionsBuilder::new().stderr(true).follow(true).build();
     let errors: Vec<LogOutput> = docker
         .logs("bollard-logs", Some(options))
@@ -178,6 +181,7 @@ async fn logs_by_stream_tail_and_time() -> Done {
         matches!(&errors[..], [LogOutput::StdErr { message }] if message == "bad\n"),
         "{errors:?}"
     );
+    remove(&docker, "bollard-tail").await;
     remove(&docker, "bollard-logs").await;
     Ok(())
 }
