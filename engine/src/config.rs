@@ -222,7 +222,7 @@ mod tests {
             (r#"{"labels": ["a"]}"#, "bad attribute format: a"),
             (r#"{"dns": ["x"]}"#, "'dns': x is not an IP address"),
             (r#"{"default-shm-size": "x"}"#, "'default-shm-size'"),
-            (r#"{"log-driver": "x"}"#, "no log driver named 'x'"),
+            (r#"{"log-driver": "x"}"#, "plugin \"x\" not found"),
             ("{", "EOF"),
         ] {
             fs::write(&path, text).unwrap();

@@ -44,7 +44,7 @@ pub fn check(log: &LogConfig) -> Result<()> {
     }
     let Some((_, known)) = DRIVERS.iter().find(|(name, _)| *name == kind) else {
         return Err(Error::invalid(format!(
-            "logger: no log driver named '{kind}' is registered"
+            "error looking up logging plugin {kind}: plugin \"{kind}\" not found"
         )));
     };
     delivery(&log.config)?;
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(words("none", &[("anything", "x")]), "");
         assert_eq!(
             words("syslog", &[]),
-            "logger: no log driver named 'syslog' is registered"
+            "error looking up logging plugin syslog: plugin \"syslog\" not found"
         );
         assert_eq!(
             words("json-file", &[("bad", "1")]),

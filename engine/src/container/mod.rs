@@ -60,6 +60,7 @@ pub(crate) use prepare::resolv_conf;
 pub use registry::{Container, Registry};
 pub use root::Root;
 pub use stop::{Removal, WaitFor};
+pub use update::Change;
 
 /// What holds for the whole engine.
 #[derive(Debug, Clone, Default)]

@@ -72,6 +72,9 @@ impl Engine {
     pub(super) async fn connect(&self, record: &Record) -> Result<(Netns, Option<Connected>)> {
         let mode = record.host_config.network_mode.as_str();
         if let Some(other) = mode.strip_prefix("container:") {
+            if self.containers.find(other)?.id == record.id {
+                return Err(Error::invalid("cannot join own network namespace"));
+            }
             let pid = self.pid_of(other)?;
             return Ok((Netns::Path(format!("/proc/{pid}/ns/net").into()), None));
         }

@@ -101,7 +101,7 @@ impl Engine {
                 .containers
                 .find(&host.network_mode["container:".len()..])?;
             return Ok(["hosts", "hostname", "resolv.conf"]
-                .map(|name| etc_mount(&other.folder, name))
+                .map(|name| etc_mount(&other.folder, name, host))
                 .into());
         }
         let hostname = if record.config.hostname.is_empty() {
@@ -127,7 +127,7 @@ impl Engine {
             ),
         )?;
         Ok(["hosts", "hostname", "resolv.conf"]
-            .map(|name| etc_mount(&container.folder, name))
+            .map(|name| etc_mount(&container.folder, name, host))
             .into())
     }
 }
@@ -147,13 +147,13 @@ impl Engine {
     }
 }
 
-fn etc_mount(folder: &Path, name: &str) -> MountSpec {
+fn etc_mount(folder: &Path, name: &str, host: &HostConfig) -> MountSpec {
     let source = folder.join(name);
     let record = MountRecord {
         kind: "bind".to_owned(),
         source: source.display().to_string(),
         destination: format!("/etc/{name}"),
-        rw: true,
+        rw: !host.readonly_rootfs,
         propagation: "rprivate".to_owned(),
         ..MountRecord::default()
     };

@@ -15,6 +15,13 @@ use super::validate;
 pub struct Change(HostConfig);
 
 impl Change {
+    /// For clients that do not know of the limit, and send zero.
+    #[must_use]
+    pub fn without_pids_limit(mut self) -> Self {
+        self.0.pids_limit = None;
+        self
+    }
+
     /// The host configuration after it; what cannot be changed together is refused (409).
     fn apply(&self, host: &mut HostConfig) -> Result<()> {
         let new = &self.0;
@@ -72,7 +79,7 @@ impl Change {
             }
         }
         if let Some(pids) = new.pids_limit {
-            host.pids_limit = Some(if pids <= 0 { -1 } else { pids });
+            host.pids_limit = Some(pids.max(0));
         }
         Ok(())
     }
@@ -100,7 +107,13 @@ impl Engine {
             .apply(&mut host)
             .map_err(|e| Error::new(e.kind, refuse(&e.message)))?;
         if status.has_process() {
-            let limited = self.runtime.update(&container.id, &host).await;
+            // Not limited any more, which for a new container is nothing to say.
+            let pids = host.pids_limit.map(|n| if n == 0 { -1 } else { n });
+            let limits = HostConfig {
+                pids_limit: pids,
+                ..host.clone()
+            };
+            let limited = self.runtime.update(&container.id, &limits).await;
             limited.map_err(|e| Error::new(e.kind, refuse(&e.message)))?;
         }
         container.update(|r| r.host_config = host);
@@ -128,10 +141,7 @@ mod tests {
         .unwrap();
         change.apply(&mut host).unwrap();
         assert_eq!((host.memory, host.cpu_shares), (1 << 28, 7));
-        assert_eq!(
-            (host.pids_limit, host.cpuset_cpus.as_str()),
-            (Some(-1), "0")
-        );
+        assert_eq!((host.pids_limit, host.cpuset_cpus.as_str()), (Some(0), "0"));
         assert_eq!(host.restart_policy.name, "always");
         let change: Change = windlass_engine_api::from_slice(br#"{"Memory":1073741824}"#).unwrap();
         let error = change.apply(&mut host).unwrap_err();

@@ -25,6 +25,43 @@ pub fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     security(host)
 }
 
+/// What a container that is in another's network cannot have of its own; before the image has its say.
+pub fn joined_network(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
+    if !host.network_mode.starts_with("container:") {
+        return Ok(());
+    }
+    let publishes = !host.port_bindings.is_empty() || host.publish_all_ports;
+    for (given, what) in [
+        (!config.hostname.is_empty(), "hostname and the network mode"),
+        (
+            !host.links.is_empty(),
+            "container type network can't be used with links. This would result in undefined behavior",
+        ),
+        (!host.dns.is_empty(), "dns and the network mode"),
+        (
+            !host.extra_hosts.is_empty(),
+            "custom host-to-IP mapping and the network mode",
+        ),
+        (
+            !config.mac_address.is_empty(),
+            "mac-address and the network mode",
+        ),
+        (
+            publishes,
+            "port publishing and the container type network mode",
+        ),
+        (
+            !config.exposed_ports.is_empty(),
+            "port exposing and the container type network mode",
+        ),
+    ] {
+        if given {
+            return Err(Error::invalid(format!("conflicting options: {what}")));
+        }
+    }
+    Ok(())
+}
+
 /// Each variable has a name.
 pub fn environment(variables: &[String]) -> Result<()> {
     let nameless = |v: &&String| v.is_empty() || v.starts_with('=');
@@ -159,11 +196,6 @@ fn isolation(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
             "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
         ));
     }
-    if host.network_mode.starts_with("container:") && !host.links.is_empty() {
-        return Err(Error::invalid(
-            "conflicting options: container type network can't be used with links. This would result in undefined behavior",
-        ));
-    }
     if !matches!(host.volume_driver.as_str(), "" | "local") && !config.volumes.is_empty() {
         return Err(Error::invalid(format!(
             "error looking up volume plugin {0}: plugin \"{0}\" not found",
@@ -175,16 +207,6 @@ fn isolation(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
             "invalid user namespace mode: {}",
             host.userns_mode
         )));
-    }
-    if host.network_mode.starts_with("container:") && !config.hostname.is_empty() {
-        return Err(Error::invalid(
-            "conflicting options: hostname and the network mode",
-        ));
-    }
-    if host.network_mode.starts_with("container:") && !host.port_bindings.is_empty() {
-        return Err(Error::invalid(
-            "conflicting options: port publishing and the container type network mode",
-        ));
     }
     for (mode, text) in [
         ("network", &host.network_mode),
@@ -410,6 +432,20 @@ mod tests {
             let error = check(&config, &host).unwrap_err();
             assert!(error.message.contains(words), "{} / {words}", error.message);
         }
+        let joined = HostConfig {
+            network_mode: "container:x".to_owned(),
+            ..ok.clone()
+        };
+        assert!(joined_network(&config, &joined).is_ok());
+        let exposing = ContainerConfig {
+            exposed_ports: [("80/tcp".to_owned(), Default::default())].into(),
+            ..ContainerConfig::default()
+        };
+        assert!(joined_network(&exposing, &ok).is_ok());
+        assert_eq!(
+            joined_network(&exposing, &joined).unwrap_err().message,
+            "conflicting options: port exposing and the container type network mode"
+        );
         let config = ContainerConfig {
             working_dir: "x".to_owned(),
             ..ContainerConfig::default()

@@ -11,7 +11,7 @@ use super::request::Req;
 use super::respond::{self, Reply};
 use crate::container::error::{Error, Result};
 use crate::container::record::Status;
-use crate::container::{Engine, Query, Removal, Sizes, WaitFor, clock};
+use crate::container::{Change, Engine, Query, Removal, Sizes, WaitFor, clock};
 
 /// `GET /containers/json`.
 pub fn list(engine: &Engine, req: &Req) -> Result<Reply> {
@@ -34,7 +34,10 @@ fn sizes(req: &Req) -> Sizes {
 
 /// `POST /containers/create`.
 pub async fn create(engine: &Arc<Engine>, req: &mut Req) -> Result<Reply> {
-    let spec: CreateContainer = req.required_json().await?;
+    let mut spec: CreateContainer = req.required_json().await?;
+    if req.version < (1, 40) && spec.host_config.ipc_mode.is_empty() {
+        "shareable".clone_into(&mut spec.host_config.ipc_mode);
+    }
     let endpoints = &spec.networking_config.endpoints_config;
     if req.version < (1, 44) && endpoints.len() > 1 {
         let names: Vec<&str> = endpoints.keys().map(String::as_str).collect();
@@ -140,7 +143,10 @@ pub fn size(req: &Req) -> Result<(u16, u16)> {
 
 /// `POST /containers/{id}/update`.
 pub async fn update(engine: &Engine, req: &mut Req, id: &str) -> Result<Reply> {
-    let change = req.required_json().await?;
+    let mut change: Change = req.required_json().await?;
+    if req.version < (1, 40) {
+        change = change.without_pids_limit();
+    }
     respond::json(&json!({ "Warnings": engine.update(id, change).await? }))
 }
 

@@ -20,12 +20,7 @@ use crate::container::{Engine, already};
 /// `POST /containers/{id}/exec`.
 pub async fn create(engine: &Engine, req: &mut Req, id: &str) -> Result<Reply> {
     check_type(req)?;
-    let body = req.bytes().await?;
-    if body.trim_ascii().is_empty() {
-        return Err(Error::invalid("got EOF while reading request body"));
-    }
-    let wanted: ExecCreate = windlass_engine_api::from_slice(&body)
-        .map_err(|e| Error::invalid(format!("invalid JSON: {e}")))?;
+    let wanted: ExecCreate = req.required_json().await?;
     if wanted.cmd.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid("No exec command specified"));
     }

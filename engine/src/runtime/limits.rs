@@ -56,6 +56,7 @@ fn v1(group: &Group, limits: &Limits) -> Result<()> {
     }
     if let Some(shares) = limits.cpu_shares {
         write(group, "cpu", "cpu.shares", shares)?;
+        shares_taken(group, shares)?;
     }
     if let Some((quota, period)) = limits.cpu {
         write(group, "cpu", "cpu.cfs_period_us", period)?;
@@ -91,6 +92,21 @@ fn v1(group: &Group, limits: &Limits) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// The kernel takes what is out of its range for the nearest that is in it, without a word.
+fn shares_taken(group: &Group, wanted: u64) -> Result<()> {
+    let folder = group.controller("cpu");
+    let text = folder.and_then(|f| fs::read_to_string(f.join("cpu.shares")).ok());
+    let bound = match text.and_then(|t| t.trim().parse::<u64>().ok()) {
+        Some(taken) if wanted > taken => ("maximum", taken),
+        Some(taken) if wanted < taken => ("minimum", taken),
+        _ => return Ok(()),
+    };
+    Err(std::io::Error::other(format!(
+        "the {} allowed cpu-shares is {}",
+        bound.0, bound.1
+    )))
 }
 
 /// Memory alone can never be more than memory and swap: which of the two is written first depends on what is there.

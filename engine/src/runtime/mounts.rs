@@ -111,13 +111,9 @@ fn wanted_mount(wanted: &MountSpec) -> Result<MountPlan> {
     }
     let recursive = if record.non_recursive { 0 } else { MS_REC };
     let propagation = match record.propagation.as_str() {
-        "" | "rprivate" => MS_PRIVATE | MS_REC,
-        "private" => MS_PRIVATE,
-        "rslave" => MS_SLAVE | MS_REC,
-        "slave" => MS_SLAVE,
-        "rshared" => MS_SHARED | MS_REC,
-        "shared" => MS_SHARED,
-        other => return Err(Error::invalid(format!("invalid propagation mode: {other}"))),
+        "" => MS_PRIVATE | MS_REC,
+        other => propagation(other)
+            .ok_or_else(|| Error::invalid(format!("invalid propagation mode: {other}")))?,
     };
     let source = wanted.source.to_str().ok_or_else(|| {
         Error::invalid(format!(
@@ -131,6 +127,18 @@ fn wanted_mount(wanted: &MountSpec) -> Result<MountPlan> {
         propagation,
         read_only_top: record.read_only_top,
         ..bind(source, &record.destination)
+    })
+}
+
+fn propagation(word: &str) -> Option<u64> {
+    Some(match word {
+        "rprivate" => MS_PRIVATE | MS_REC,
+        "private" => MS_PRIVATE,
+        "rslave" => MS_SLAVE | MS_REC,
+        "slave" => MS_SLAVE,
+        "rshared" => MS_SHARED | MS_REC,
+        "shared" => MS_SHARED,
+        _ => return None,
     })
 }
 
@@ -148,6 +156,7 @@ const TMPFS_WORDS: [(u64, &str, &str); 7] = [
 fn tmpfs(target: &str, options: &[String], read_only: u64) -> Result<MountPlan> {
     let mut flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | read_only;
     let mut data = Vec::new();
+    let mut spread = 0;
     for option in options.iter().map(String::as_str) {
         let name = option.split_once('=').map(|(name, _)| name);
         let set = TMPFS_WORDS.iter().find(|(_, set, _)| *set == option);
@@ -162,10 +171,7 @@ fn tmpfs(target: &str, options: &[String], read_only: u64) -> Result<MountPlan> 
                 option,
                 "defaults" | "relatime" | "strictatime" | "norelatime"
             ) => {}
-            _ if matches!(
-                option.trim_start_matches('r'),
-                "private" | "slave" | "shared"
-            ) => {}
+            _ if propagation(option).is_some() => spread = propagation(option).unwrap_or(0),
             _ => {
                 let words: Vec<&str> = option.splitn(2, '=').collect();
                 return Err(Error::invalid(format!(
@@ -185,6 +191,7 @@ fn tmpfs(target: &str, options: &[String], read_only: u64) -> Result<MountPlan> 
         kind: "tmpfs".to_owned(),
         flags,
         data: data.join(","),
+        propagation: spread,
         ..MountPlan::default()
     })
 }

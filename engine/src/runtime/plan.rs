@@ -53,7 +53,7 @@ pub fn container(spec: &RunSpec) -> Result<Task> {
     let confinement = confinement(&spec.host)?;
     Ok(Task {
         id: spec.id.clone(),
-        cgroup: cgroup_path(&spec.host.cgroup_parent, &spec.id)?,
+        cgroup: cgroup_path(&spec.host.cgroup_parent, &spec.id),
         process: process(&spec.process, spec.host.init == Some(true)),
         filter: filter(&confinement),
         confinement,
@@ -116,17 +116,20 @@ pub fn default_cgroup(id: &str) -> String {
     format!("{PARENT}/{id}")
 }
 
-fn cgroup_path(parent: &str, id: &str) -> Result<String> {
-    let parent = match parent.trim_matches('/') {
-        "" => PARENT,
-        other => other,
-    };
-    if parent.split('/').any(|p| matches!(p, "" | "." | "..")) {
-        return Err(Error::invalid(format!(
-            "cgroup-parent '{parent}' must be a plain path"
-        )));
+fn cgroup_path(parent: &str, id: &str) -> String {
+    // Nothing leads above the tree's root, as nothing does for a path of files.
+    let mut parts: Vec<&str> = Vec::new();
+    for part in parent.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
     }
-    Ok(format!("{parent}/{id}"))
+    match parts.join("/").as_str() {
+        "" => default_cgroup(id),
+        parent => format!("{parent}/{id}"),
+    }
 }
 
 fn confinement(host: &HostConfig) -> Result<Confinement> {
@@ -455,7 +458,7 @@ mod tests {
         });
         let limit = &confinement(&limited).unwrap().limits[0];
         assert_eq!((limit.resource, limit.soft, limit.hard), (7, 10, u64::MAX));
-        assert!(cgroup_path("../x", "1").is_err());
-        assert_eq!(cgroup_path("/a/", "1").unwrap(), "a/1");
+        assert_eq!(cgroup_path("../../b/../x", "1"), "x/1");
+        assert_eq!(cgroup_path("/a/", "1"), "a/1");
     }
 }

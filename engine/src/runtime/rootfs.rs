@@ -179,13 +179,13 @@ fn mount_one(
                 flags,
                 Some(words.join(",").as_str()),
             )?;
-            Ok(())
+            spread(root, wanted)
         }
         kind => {
             let flags = MsFlags::from_bits_truncate(wanted.flags);
             let data = Some(wanted.data.as_str()).filter(|d| !d.is_empty());
             mount(Some(wanted.source.as_str()), &*at, Some(kind), flags, data)?;
-            Ok(())
+            spread(root, wanted)
         }
     }
 }
@@ -210,8 +210,14 @@ fn bind(root: BorrowedFd<'_>, wanted: &MountPlan, at: &Path) -> Result<()> {
         };
         read_only(&mounted, depth)?;
     }
+    spread(root, wanted)
+}
+
+/// What is mounted within it, is it seen elsewhere.
+fn spread(root: BorrowedFd<'_>, wanted: &MountPlan) -> Result<()> {
     if wanted.propagation != 0 {
         let kind = MsFlags::from_bits_truncate(wanted.propagation);
+        let mounted = place(root, &wanted.target)?;
         mount(NOTHING, &rooted::path_of(&mounted), NOTHING, kind, NOTHING)?;
     }
     Ok(())

@@ -49,7 +49,7 @@ fn resolve(user: &str, further: &[String], passwd: &str, group: &str) -> Result<
                 found.home = (*home).to_owned();
             }
         }
-        None => match user.parse::<u32>() {
+        None => match user.parse::<i64>() {
             Ok(_) => found.uid = number(Some(&user))?,
             Err(_) => bail!("unable to find user {user}: no matching entries in passwd file"),
         },
@@ -84,13 +84,16 @@ fn fields(text: &str) -> impl Iterator<Item = Vec<&str>> {
 /// The last one means "unchanged" to the kernel, which would be root.
 const HIGHEST: u32 = i32::MAX as u32;
 
+const OUT_OF_RANGE: &str = "uids and gids must be in range 0-2147483647";
+
 fn number(field: Option<&&str>) -> Result<u32> {
     let text = field.copied().unwrap_or_default();
     match text.parse() {
         Ok(number) if number > HIGHEST => {
-            bail!("users and groups are numbers up to {HIGHEST}, and not {number}")
+            bail!("{OUT_OF_RANGE}")
         }
         Ok(number) => Ok(number),
+        Err(_) if text.parse::<i64>().is_ok() => bail!("{OUT_OF_RANGE}"),
         Err(_) => bail!("'{text}' in the container's passwd file is no number"),
     }
 }

@@ -11,6 +11,7 @@ mod health;
 mod images;
 mod networking;
 mod registries;
+mod sharing;
 mod streams;
 mod surviving;
 mod system;

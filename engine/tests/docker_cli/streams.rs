@@ -332,7 +332,7 @@ fn kept_output() {
         for (options, words) in [
             (
                 &["--log-driver", "gelf"][..],
-                "logger: no log driver named 'gelf' is registered",
+                "error looking up logging plugin gelf: plugin \"gelf\" not found",
             ),
             (
                 &["--log-opt", "bad=1"],

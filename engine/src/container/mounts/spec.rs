@@ -306,12 +306,13 @@ pub(super) fn from_tmpfs(path: &str, options: &str) -> Result<MountRecord> {
 
 /// Where a volume of an image or a tmpfs goes.
 pub(super) fn destination(path: &str) -> Result<String> {
-    if clean(path) == "/" {
+    let path = absolute(path).map_err(Error::invalid)?;
+    if path == "/" {
         return Err(Error::invalid(
             "invalid specification: destination can't be '/'",
         ));
     }
-    absolute(path).map_err(Error::invalid)
+    Ok(path)
 }
 
 /// `container[:mode]` → the container, and whether its mounts may be written.
