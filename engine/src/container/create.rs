@@ -35,7 +35,7 @@ impl Engine {
         if config.image.is_empty() {
             return Err(Error::invalid("no image given: Image must name one"));
         }
-        validate::joined_network(&config, &host)?;
+        validate::joined_network(&config, &host, &networking)?;
         let image = self.images.find(&config.image)?;
         log_options::fill(&mut host.log_config, &self.settings.log);
         let inspected = self.images.inspect(&image.id)?;

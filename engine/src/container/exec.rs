@@ -158,10 +158,13 @@ impl Engine {
             return Err(already(&exec.id, state));
         }
         self.tell_exec(&container, exec, &titled("exec_start", exec), None);
+        // A linked container that has ended meanwhile is no reason against it.
+        let linked = self.linked(&container.snapshot()).unwrap_or_default();
         let process = container.read(|r| {
+            let own = prepare::environment(&r.config);
             process(
                 &exec.wanted,
-                &prepare::environment(&r.config),
+                &[linked.env, own].concat(),
                 &r.config.working_dir,
                 &r.config.user,
                 size,

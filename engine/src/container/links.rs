@@ -1,5 +1,7 @@
 //! `--link`: on the default network, where names are not resolved, a linked container is found by `/etc/hosts` and variables.
 
+use std::collections::BTreeMap;
+
 use windlass_engine_api::types::HostConfig;
 
 use super::error::{Error, Result};
@@ -46,6 +48,10 @@ pub(super) struct Linked {
 impl Engine {
     /// Whether the containers are there that a new one links with; the names are those that they have now.
     pub(super) fn check_links(&self, host: &mut HostConfig) -> Result<()> {
+        if !matches!(host.network_mode.as_str(), "bridge" | "host" | "none") {
+            // By name, whenever somebody of that name is in the network.
+            return host.links.iter().try_for_each(|l| split(l).map(drop));
+        }
         for link in &mut host.links {
             let (target, alias) = split(link)?;
             // Not found would tell the client to pull the image.
@@ -76,6 +82,21 @@ impl Engine {
             *link = format!("{}:{alias}", other.read(|r| r.name.clone()));
         }
         Ok(())
+    }
+
+    /// The names that containers have by the links of others, `container/alias`, by the container linked with.
+    pub(super) fn names_by_links(&self) -> BTreeMap<String, Vec<String>> {
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for container in self.containers.all() {
+            let (name, links) = container.read(|r| (r.name.clone(), r.host_config.links.clone()));
+            for (target, alias) in links.iter().filter_map(|l| split(l).ok()) {
+                if let Ok(other) = self.containers.find(&target) {
+                    let known = names.entry(other.id.clone()).or_default();
+                    known.push(format!("/{name}/{alias}"));
+                }
+            }
+        }
+        names
     }
 
     /// `docker rm --link container/alias`.

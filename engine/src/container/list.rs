@@ -83,9 +83,12 @@ impl Engine {
             usize::MAX
         };
         let mut names = BTreeMap::new();
+        let linked = self.names_by_links();
         let mut summaries = Vec::new();
         for record in chosen.take(limit) {
             let mut summary = summary(&record);
+            let linked = linked.get(&record.id).into_iter().flatten();
+            summary.names.extend(linked.cloned());
             let now = names
                 .entry(record.config.image.clone())
                 .or_insert_with_key(|name| self.image_id(name));

@@ -30,7 +30,6 @@ impl Engine {
         networking: &mut NetworkingConfig,
     ) -> Result<()> {
         let mode = host.network_mode.as_str();
-        conflicts(host, mac)?;
         if mode.starts_with("container:") {
             networking.endpoints_config.clear();
             return Ok(());
@@ -270,22 +269,6 @@ fn may_change(record: &Record, network: &NetworkInspect) -> Result<()> {
 }
 
 /// What a container cannot have that has another's network, or the host's.
-fn conflicts(host: &HostConfig, mac: &str) -> Result<()> {
-    let others = host.network_mode.starts_with("container:");
-    let what = if !mac.is_empty() && (others || host.network_mode == "host") {
-        "mac-address and the network mode"
-    } else if others && !host.dns.is_empty() {
-        "dns and the network mode"
-    } else if others && !host.extra_hosts.is_empty() {
-        "custom host-to-IP mapping and the network mode"
-    } else if others && host.publish_all_ports {
-        "port publishing and the container type network mode"
-    } else {
-        return Ok(());
-    };
-    Err(Error::invalid(format!("conflicting options: {what}")))
-}
-
 fn check(network: &str, settings: &EndpointSettings) -> Result<()> {
     let mac = &settings.mac_address;
     if !mac.is_empty() && !is_mac(mac) {

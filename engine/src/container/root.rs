@@ -106,7 +106,10 @@ impl Engine {
                 let opened = match self.hold_sources(&record).await {
                     Ok(sources) => {
                         let over = mounts(&container, &record, &sources);
-                        blocking(move || with_mounts(&rootfs, &over)).await
+                        // A first run would make it.
+                        let folder = (record.state.status == Status::Created)
+                            .then(|| PathBuf::from(&record.config.working_dir));
+                        blocking(move || with_mounts(&rootfs, &over, folder)).await
                     }
                     Err(error) => Err(error),
                 };
@@ -196,7 +199,11 @@ fn mounts(container: &Container, record: &Record, sources: &[PathBuf]) -> Vec<Ov
 }
 
 /// Mounts in a namespace that nobody else sees, and that lasts as long as its file is open.
-fn with_mounts(rootfs: &Path, all: &[Over]) -> Result<(OwnedFd, fs::File)> {
+fn with_mounts(
+    rootfs: &Path,
+    all: &[Over],
+    folder: Option<PathBuf>,
+) -> Result<(OwnedFd, fs::File)> {
     // A thread cannot come back from where it goes here.
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| -> Result<(OwnedFd, fs::File)> {
@@ -211,6 +218,10 @@ fn with_mounts(rootfs: &Path, all: &[Over]) -> Result<(OwnedFd, fs::File)> {
                 if let Err(error) = put_over(&root, over) {
                     tracing::debug!(%error, at = %over.destination.display(), "not mounted");
                 }
+            }
+            if let Some(folder) = &folder {
+                // Where a file is in its way the run says so.
+                rooted::make_directories(root.as_fd(), folder).ok();
             }
             let namespace = fs::File::open("/proc/thread-self/ns/mnt")?;
             Ok((root, namespace))

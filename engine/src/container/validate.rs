@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use windlass_engine_api::types::{
-    ContainerConfig, HealthConfig, HostConfig, PortBinding, RestartPolicy,
+    ContainerConfig, HealthConfig, HostConfig, NetworkingConfig, PortBinding, RestartPolicy,
 };
 
 use super::error::{Error, Result};
@@ -26,7 +26,18 @@ pub fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
 }
 
 /// What a container that is in another's network cannot have of its own; before the image has its say.
-pub fn joined_network(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
+pub fn joined_network(
+    config: &ContainerConfig,
+    host: &HostConfig,
+    networking: &NetworkingConfig,
+) -> Result<()> {
+    let mut endpoints = networking.endpoints_config.values();
+    let has_mac = !config.mac_address.is_empty() || endpoints.any(|e| !e.mac_address.is_empty());
+    if has_mac && host.network_mode == "host" {
+        return Err(Error::invalid(
+            "conflicting options: mac-address and the network mode",
+        ));
+    }
     if !host.network_mode.starts_with("container:") {
         return Ok(());
     }
@@ -42,10 +53,7 @@ pub fn joined_network(config: &ContainerConfig, host: &HostConfig) -> Result<()>
             !host.extra_hosts.is_empty(),
             "custom host-to-IP mapping and the network mode",
         ),
-        (
-            !config.mac_address.is_empty(),
-            "mac-address and the network mode",
-        ),
+        (has_mac, "mac-address and the network mode"),
         (
             publishes,
             "port publishing and the container type network mode",
@@ -213,7 +221,7 @@ fn isolation(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
         ("IPC", &host.ipc_mode),
         ("PID", &host.pid_mode),
     ] {
-        if text == "container:" {
+        if text == "container:" || text == "container" && mode == "network" {
             return Err(Error::invalid(format!(
                 "invalid {mode} mode: invalid container format container:<name|id>"
             )));
@@ -432,18 +440,21 @@ mod tests {
             let error = check(&config, &host).unwrap_err();
             assert!(error.message.contains(words), "{} / {words}", error.message);
         }
+        let none = NetworkingConfig::default();
         let joined = HostConfig {
             network_mode: "container:x".to_owned(),
             ..ok.clone()
         };
-        assert!(joined_network(&config, &joined).is_ok());
+        assert!(joined_network(&config, &joined, &none).is_ok());
         let exposing = ContainerConfig {
             exposed_ports: [("80/tcp".to_owned(), Default::default())].into(),
             ..ContainerConfig::default()
         };
-        assert!(joined_network(&exposing, &ok).is_ok());
+        assert!(joined_network(&exposing, &ok, &none).is_ok());
         assert_eq!(
-            joined_network(&exposing, &joined).unwrap_err().message,
+            joined_network(&exposing, &joined, &none)
+                .unwrap_err()
+                .message,
             "conflicting options: port exposing and the container type network mode"
         );
         let config = ContainerConfig {

@@ -32,6 +32,9 @@ pub(super) struct ArchiveEntry {
     pub(super) repo_tags: Option<Vec<String>>,
     #[serde(default)]
     pub(super) layers: Vec<String>,
+    /// The image that it was made from, where the archive has that one too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) parent: Option<String>,
 }
 
 /// An image that an archive brought.
@@ -57,10 +60,15 @@ impl ImageStore {
                 .unwrap_or_default(),
             Err(_) => layout_entries(&root)?,
         };
-        entries
-            .iter()
-            .map(|entry| self.load_image(&root, entry))
-            .collect()
+        let load = |entry| self.load_image(&root, entry);
+        let loaded = entries.iter().map(load).collect::<Result<Vec<_>>>()?;
+        for (image, entry) in loaded.iter().zip(&entries) {
+            let parent = loaded.iter().find(|l| Some(&l.id) == entry.parent.as_ref());
+            if let Some(parent) = parent {
+                self.descend(&image.id, &parent.id)?;
+            }
+        }
+        Ok(loaded)
     }
 
     fn load_image(&self, root: &Path, entry: &ArchiveEntry) -> Result<Loaded> {
@@ -90,7 +98,7 @@ impl ImageStore {
             if let Some(former) = former.filter(|former| former.id != id) {
                 moved.push((name.familiar(), former.id));
             }
-            self.tag(&id, name)?;
+            self.point(&id, name)?;
         }
         Ok(Loaded {
             id,
@@ -174,6 +182,7 @@ fn layout_entries(root: &Path) -> Result<Vec<ArchiveEntry>> {
                 config: blob_path(&config.digest),
                 repo_tags: name.map(|name| vec![name]),
                 layers: layers.map(|layer| blob_path(&layer.digest)).collect(),
+                parent: None,
             });
         }
     }

@@ -73,7 +73,7 @@ impl ImageStore {
             let id = store.add(&wanted.config, &ImageMeta::default())?;
             brought.keep();
             if reference_.tag.is_some() {
-                store.tag(&id, &reference_)?;
+                store.point(&id, &reference_)?;
             }
             store.remember_digest(&id, &reference_, &digest)?;
             Ok(id)

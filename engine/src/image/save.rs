@@ -21,12 +21,17 @@ impl ImageStore {
             store: self,
             tar: tar::Builder::new(out),
             written: BTreeSet::new(),
+            ids: BTreeSet::new(),
             layers: BTreeMap::new(),
             repositories: BTreeMap::new(),
         };
         let mut entries = Vec::new();
         let mut manifests = Vec::new();
-        for (image, names) in self.wanted(references)? {
+        let wanted = self.wanted(references)?;
+        for (image, _) in &wanted {
+            saving.ids.insert(image.id.clone());
+        }
+        for (image, names) in wanted {
             saving.image(&image, names, &mut entries, &mut manifests)?;
         }
         let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests});
@@ -91,6 +96,8 @@ struct Saving<'a, W: Write> {
     tar: tar::Builder<W>,
     /// Digests of blobs that are in the archive.
     written: BTreeSet<String>,
+    /// Of the images that are to be in it.
+    ids: BTreeSet<String>,
     /// Diff ids to what their archive has now: digest and size.
     layers: BTreeMap<String, (String, u64)>,
     /// Names to tags to their topmost layers, for the oldest readers.
@@ -162,6 +169,7 @@ impl<W: Write> Saving<'_, W> {
             config: blob_name(&config_digest),
             repo_tags: (!names.is_empty()).then_some(names),
             layers: digests.iter().map(|digest| blob_name(digest)).collect(),
+            parent: image.meta.parent.clone().filter(|id| self.ids.contains(id)),
         });
         Ok(())
     }

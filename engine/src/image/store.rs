@@ -138,8 +138,21 @@ impl ImageStore {
 
     /// Gives an image one more name; the name leaves the image that had it.
     pub fn tag(&self, id: &str, reference: &Reference) -> Result<()> {
-        // It may have been removed just now.
         let _one = self.changing();
+        self.put_name(id, reference)?;
+        self.update_meta(id, |meta| {
+            meta.last_tagged = Some(crate::container::clock::now());
+        })
+    }
+
+    /// Gives it a name that it had elsewhere, which is nobody's tagging here.
+    pub fn point(&self, id: &str, reference: &Reference) -> Result<()> {
+        let _one = self.changing();
+        self.put_name(id, reference)
+    }
+
+    fn put_name(&self, id: &str, reference: &Reference) -> Result<()> {
+        // It may have been removed just now.
         self.image(id)
             .map_err(|_| Error::NoSuchImage(id.to_owned()))?;
         let mut names = self.names();
@@ -147,11 +160,7 @@ impl ImageStore {
         let tag = reference.tag.as_deref().unwrap_or("latest");
         let key = format!("{}:{tag}", reference.full_name());
         names.tags.insert(key, id.to_owned());
-        self.save_names(&mut names, before)?;
-        drop(names);
-        self.update_meta(id, |meta| {
-            meta.last_tagged = Some(crate::container::clock::now());
-        })
+        self.save_names(&mut names, before)
     }
 
     /// Remembers the registry's digest of an image.
@@ -299,6 +308,19 @@ impl ImageStore {
     }
 
     /// Changes what is kept beside an image's config.
+    /// Remembers what an image was made from, where that begins like it.
+    pub(super) fn descend(&self, id: &str, parent: &str) -> Result<()> {
+        let _one = self.changing();
+        let (Ok(image), Ok(parent)) = (self.image(id), self.image(parent)) else {
+            return Ok(());
+        };
+        let layers = &image.config.rootfs.diff_ids;
+        if image.id != parent.id && layers.starts_with(&parent.config.rootfs.diff_ids) {
+            self.update_meta(id, |meta| meta.parent = Some(parent.id))?;
+        }
+        Ok(())
+    }
+
     fn update_meta(&self, id: &str, change: impl FnOnce(&mut ImageMeta)) -> Result<()> {
         let mut meta = self.image(id)?.meta;
         change(&mut meta);

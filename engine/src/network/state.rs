@@ -315,13 +315,13 @@ impl State {
                 return Some(found);
             }
         }
-        // `name.network` is in that network only.
-        let (name, network) = name.rsplit_once('.')?;
-        let lease = own().find(|l| {
-            let record = self.networks.get(&l.network).map(|n| &n.record);
-            record.is_some_and(|r| r.name.to_lowercase() == network)
-        })?;
-        Some(self.named(lease, name)).filter(|found| !found.is_empty())
+        // `name.network` is in that network only; both may have dots in them.
+        own().find_map(|lease| {
+            let network = &self.networks.get(&lease.network)?.record.name;
+            let name = name.strip_suffix(&network.to_lowercase())?;
+            let found = self.named(lease, name.strip_suffix('.')?);
+            (!found.is_empty()).then_some(found)
+        })
     }
 
     fn has_names(&self, network: &str) -> bool {
