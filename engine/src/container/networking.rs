@@ -523,24 +523,6 @@ mod tests {
     }
 
     #[test]
-    fn what_anothers_network_excludes() {
-        let mut host = HostConfig {
-            network_mode: "container:x".to_owned(),
-            ..HostConfig::default()
-        };
-        assert!(conflicts(&host, "").is_ok());
-        assert!(conflicts(&host, "02:00:00:00:00:01").is_err());
-        host.dns.push("1.1.1.1".to_owned());
-        let error = conflicts(&host, "").unwrap_err();
-        assert_eq!(
-            error.message,
-            "conflicting options: dns and the network mode"
-        );
-        host.network_mode = "bridge".to_owned();
-        assert!(conflicts(&host, "02:00:00:00:00:01").is_ok());
-    }
-
-    #[test]
     fn endpoint_settings_that_make_no_sense() {
         let fixed = |v4: &str| EndpointSettings {
             ipam_config: Some(windlass_engine_api::types::EndpointIpam {

@@ -457,6 +457,21 @@ mod tests {
                 .message,
             "conflicting options: port exposing and the container type network mode"
         );
+        let named = HostConfig {
+            dns: vec!["1.1.1.1".to_owned()],
+            ..joined.clone()
+        };
+        let error = joined_network(&config, &named, &none).unwrap_err();
+        assert_eq!(
+            error.message,
+            "conflicting options: dns and the network mode"
+        );
+        let with_mac = ContainerConfig {
+            mac_address: "02:00:00:00:00:01".to_owned(),
+            ..ContainerConfig::default()
+        };
+        assert!(joined_network(&with_mac, &joined, &none).is_err());
+        assert!(joined_network(&with_mac, &ok, &none).is_ok());
         let config = ContainerConfig {
             working_dir: "x".to_owned(),
             ..ContainerConfig::default()

@@ -70,3 +70,57 @@ fn a_limit_of_processes_is_taken_away() {
         assert_eq!(b.ok(&["exec", "cc", "sh", "-c", read]), "max");
     });
 }
+
+#[test]
+fn links_by_name_where_networks_have_names() {
+    with_engine(|b| {
+        b.ok(&["network", "create", "br.net"]);
+        let run = |name: &str, options: &[&str]| {
+            let start = ["run", "-d", "--name", name];
+            b.ok(&[&start, options, &["box", "sleep", "100"]].concat());
+        };
+        run("second.x", &["--network", "br.net", "--link", "third:bar"]);
+        let reaches = |name: &str| {
+            let ping = ["exec", "second.x", "ping", "-c", "1", "-W", "1", name];
+            b.docker(&ping).status.success()
+        };
+        assert!(!reaches("bar"));
+        run("third", &["--network", "br.net"]);
+        assert!(reaches("bar") && reaches("second.x.br.net"));
+        run("db", &[]);
+        run("web", &["--link", "db:store"]);
+        let env = b.ok(&["exec", "web", "env"]);
+        assert!(env.contains("STORE_NAME=/web/store"), "{env}");
+        let names = b.ok(&["ps", "--no-trunc", "--format", "{{.Names}}"]);
+        assert!(names.lines().any(|l| l == "db,web/store"), "{names}");
+    });
+}
+
+#[test]
+fn a_working_directory_is_there_before_a_first_run() {
+    with_engine(|b| {
+        b.ok(&["create", "-w", "/made/here", "--name", "new", "box", "true"]);
+        let to = b.path("copied");
+        b.ok(&["cp", "new:/made/here", to.to_str().unwrap()]);
+        assert!(to.is_dir());
+    });
+}
+
+#[test]
+fn saved_parents_come_back() {
+    with_engine(|b| {
+        for (from, name) in [("box", "one"), ("one", "two")] {
+            let make = ["run", "--name", name, from, "touch"];
+            b.ok(&[&make[..], &[&format!("/{name}")]].concat());
+            b.ok(&["commit", name, name]);
+            b.ok(&["rm", name]);
+        }
+        let first = b.inspect("one", "{{.Id}}");
+        let archive = b.path("both.tar");
+        let archive = archive.to_str().unwrap();
+        b.ok(&["save", "-o", archive, "two", "one"]);
+        b.ok(&["rmi", "two"]);
+        b.ok(&["load", "-i", archive]);
+        assert_eq!(b.inspect("two", "{{.Parent}}"), first);
+    });
+}
