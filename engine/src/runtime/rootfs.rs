@@ -156,6 +156,9 @@ fn mount_one(
 ) -> Result<()> {
     let former = rooted::open(root, Path::new(&wanted.target), OFlag::O_PATH);
     let at = point(target(root, wanted)?);
+    if matches!(wanted.kind.as_str(), "bind" | "tmpfs") {
+        spare_proc(wanted, &at)?;
+    }
     match wanted.kind.as_str() {
         "bind" => bind(root, wanted, &at),
         "cgroup" => cgroups(root, wanted, isolation, group),
@@ -188,6 +191,46 @@ fn mount_one(
             spread(root, wanted)
         }
     }
+}
+
+/// The files of `/proc` that may be replaced, as runc has them: those that lxcfs makes anew.
+const REPLACEABLE: [&str; 11] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "net/dev",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+];
+
+/// Refuses what would hide the kernel's own view of the container's processes, or what protects it.
+fn spare_proc(wanted: &MountPlan, at: &Path) -> Result<()> {
+    let is_proc = |path: &Path| -> Result<bool> {
+        Ok(rustix::fs::statfs(path)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
+    };
+    let normal: PathBuf = Path::new(&wanted.target).components().collect();
+    // The root of a procfs has this number; another place for `/proc` itself need not be one yet.
+    let is_top = normal == Path::new("/proc") || fs_err::metadata(at)?.ino() == 1;
+    if !is_proc(at)? && normal != Path::new("/proc") {
+        return Ok(());
+    }
+    if is_top {
+        if wanted.kind == "bind" && is_proc(&shown(wanted)?)? {
+            return Ok(());
+        }
+        anyhow::bail!("{normal:?} cannot be mounted because it is not of type proc");
+    }
+    if let Ok(inside) = normal.strip_prefix("/proc")
+        && REPLACEABLE.iter().any(|file| inside == Path::new(file))
+    {
+        return Ok(());
+    }
+    anyhow::bail!("{normal:?} cannot be mounted because it is inside /proc")
 }
 
 fn bind(root: BorrowedFd<'_>, wanted: &MountPlan, at: &Path) -> Result<()> {

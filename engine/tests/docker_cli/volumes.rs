@@ -493,3 +493,20 @@ fn tmpfs_subpaths_and_images() {
         assert!(!Path::new("/i").exists());
     });
 }
+
+#[test]
+fn nothing_lies_over_proc() {
+    with_engine(|b| {
+        let fails = |volume: &str| b.fails(&["run", "--rm", "-v", volume, "box", "true"]).1;
+        let words = fails("/tmp:/proc//sys");
+        assert!(words.contains("inside /proc"), "{words}");
+        let words = fails("/proc/cpuinfo:/proc/self/maps");
+        assert!(words.contains("inside /proc"), "{words}");
+        let words = fails("/tmp:/proc");
+        assert!(words.contains("not of type proc"), "{words}");
+        run(b, &["-v", "/proc:/proc"], "test -e /proc/1");
+        std::fs::write(b.path("cpus"), "one\n").unwrap();
+        let volume = format!("{}:/proc/cpuinfo", b.path("cpus").display());
+        assert_eq!(run(b, &["-v", &volume], "cat /proc/cpuinfo"), "one");
+    });
+}
