@@ -16,6 +16,9 @@ use super::tree::{Attributes, Tree};
 use crate::container::error::{Error, Result};
 use crate::container::rooted;
 
+/// Of a Dockerfile, a list of what is ignored, or one of users, in bytes.
+const LARGEST_TEXT: u64 = 16 << 20;
+
 /// A tree that sources are taken from: the context, or another stage.
 pub struct Source {
     root: OwnedFd,
@@ -49,12 +52,10 @@ impl Source {
         })
     }
 
-    /// A text file of it.
+    /// A text file of it, of up to 16 MiB.
     pub fn read(&self, path: &str) -> io::Result<String> {
-        let fd = rooted::open(self.root.as_fd(), Path::new(path), OFlag::O_RDONLY)?;
-        let mut text = String::new();
-        std::fs::File::from(fd).read_to_string(&mut text)?;
-        Ok(text)
+        let text = rooted::read(self.root.as_fd(), Path::new(path), LARGEST_TEXT)?;
+        String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     /// Where something really lies on the host, links followed inside the tree.
@@ -222,11 +223,7 @@ impl Source {
 
     /// Opens one found file.
     pub fn open_file(&self, item: &Found) -> Result<std::fs::File> {
-        Ok(std::fs::File::from(rooted::open(
-            self.root.as_fd(),
-            &item.path,
-            OFlag::O_RDONLY,
-        )?))
+        Ok(rooted::open_file(self.root.as_fd(), &item.path)?)
     }
 }
 

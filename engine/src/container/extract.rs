@@ -13,6 +13,9 @@ use super::files::missing;
 use super::pack::open_itself;
 use super::{removal, rooted};
 
+/// Of users or groups, in bytes.
+const LARGEST_LIST: u64 = 16 << 20;
+
 /// How to unpack.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unpacking {
@@ -31,13 +34,8 @@ pub fn owner(root: &OwnedFd, user: &str) -> Result<Option<(u32, u32)>> {
         return Ok(None);
     }
     let file = |path: &str| {
-        let opened = rooted::open(root.as_fd(), Path::new(path), OFlag::O_RDONLY);
-        let mut text = Vec::new();
-        let read = opened.and_then(|fd| std::fs::File::from(fd).read_to_end(&mut text));
-        read.map_or_else(
-            |_| String::new(),
-            |_| String::from_utf8_lossy(&text).into_owned(),
-        )
+        let text = rooted::read(root.as_fd(), Path::new(path), LARGEST_LIST).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
     };
     let field = |text: &str, name: &str, number: usize| {
         let line = text.lines().find(|l| l.split(':').next() == Some(name))?;

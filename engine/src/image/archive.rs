@@ -22,6 +22,8 @@ use super::{
 
 /// Between decompressing and unpacking.
 const BUFFER: usize = 1 << 17;
+/// Of a manifest, an index or a config, in bytes.
+const LARGEST_DESCRIPTION: u64 = 16 << 20;
 
 /// One image of a `manifest.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -227,32 +229,26 @@ fn blob_path(digest: &str) -> String {
 
 fn read_inside(root: &Path, name: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_inside(root, name)?.read_to_end(&mut bytes)?;
+    let file = open_inside(root, name)?;
+    file.take(LARGEST_DESCRIPTION + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_DESCRIPTION {
+        return Err(Error::Archive(format!(
+            "{name} is over {LARGEST_DESCRIPTION} bytes"
+        )));
+    }
     Ok(bytes)
 }
 
-/// Opens a file of the archive; its links (old archives have them between layers) stay inside.
+/// Opens a file of the archive; its links (old archives have them between layers) stay inside, and its devices are not opened.
 pub(super) fn open_inside(root: &Path, name: impl AsRef<Path>) -> Result<std::fs::File> {
-    use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
-    let missing = |errno: rustix::io::Errno| {
+    use crate::container::rooted;
+    use std::os::fd::AsFd as _;
+    let opened = rooted::open_root(root)
+        .and_then(|directory| rooted::open_file(directory.as_fd(), name.as_ref()));
+    opened.map_err(|error| {
         let name = name.as_ref();
-        Error::Unsupported(format!("the archive has no usable {name:?}: {errno}"))
-    };
-    let directory = open(
-        root,
-        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(missing)?;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = openat2(
-        directory,
-        name.as_ref(),
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
-        Mode::empty(),
-        resolve,
-    );
-    Ok(file.map_err(missing)?.into())
+        Error::Unsupported(format!("the archive has no usable {name:?}: {error}"))
+    })
 }
 
 /// A tar of the files given, for tests and for images made in memory.

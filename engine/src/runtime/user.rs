@@ -15,9 +15,26 @@ pub struct Identity {
     pub home: String,
 }
 
+/// Of each of the two, in bytes.
+const LARGEST: u64 = 16 << 20;
+
+/// A regular file: the container may have put a FIFO there that nobody writes to, or a device without an end.
+fn read(path: &str) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut open = std::fs::OpenOptions::new();
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = open.read(true).custom_flags(flags).open(path)?;
+    let mut content = Vec::new();
+    if file.metadata()?.is_file() {
+        file.take(LARGEST).read_to_end(&mut content)?;
+    }
+    Ok(content)
+}
+
 /// Looks it up where this process' root is.
 pub fn find(user: &str, further: &[String]) -> Result<Identity> {
-    let read = |path| std::fs::read(path).unwrap_or_default();
+    let read = |path| read(path).unwrap_or_default();
     resolve(
         user,
         further,
