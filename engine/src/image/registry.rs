@@ -275,8 +275,7 @@ impl Registry {
         let mut attempt = 1;
         let mut waited = Duration::ZERO;
         loop {
-            let request = self.authorized(endpoint, build(&self.http));
-            let outcome = request.send().await;
+            let outcome = self.execute(endpoint, build(&self.http)).await;
             match outcome {
                 Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !challenged => {
                     challenged = true;
@@ -340,17 +339,26 @@ impl Registry {
         self.auth.is_some()
     }
 
-    /// With the login that this endpoint has taken before.
-    pub(super) fn authorized(&self, endpoint: &str, request: RequestBuilder) -> RequestBuilder {
+    /// Sends it once, with the login that this endpoint has taken before; an address elsewhere, which a registry may name for an upload, is not
+    /// told of it.
+    pub(super) async fn execute(
+        &self,
+        endpoint: &str,
+        request: RequestBuilder,
+    ) -> reqwest::Result<Response> {
+        let mut request = request.build()?;
         let login = self.logins().get(endpoint).cloned();
-        login.into_iter().fold(request, |request, login| {
-            request.header(AUTHORIZATION, login)
-        })
+        if let Some(login) = login.filter(|_| is_at(request.url(), endpoint)) {
+            request.headers_mut().insert(AUTHORIZATION, login);
+        }
+        self.http.execute(request).await
     }
 
     /// The answer to a challenge; `None` where we have nothing to answer with.
     async fn log_in(&self, endpoint: &str, response: &Response) -> Result<Option<HeaderValue>> {
-        let auth = self.auth_at(endpoint);
+        let auth = self
+            .auth_at(endpoint)
+            .filter(|_| is_at(response.url(), endpoint));
         let challenges = response.headers().get_all(WWW_AUTHENTICATE);
         let challenges: Vec<Challenge> = challenges
             .iter()
@@ -475,6 +483,11 @@ fn wants_basic(response: &Response) -> bool {
         .iter()
         .filter_map(|value| Challenge::parse(value.to_str().ok()?));
     challenges.any(|challenge| challenge.scheme == "basic")
+}
+
+/// Whether an address is of the same scheme, host and port.
+fn is_at(address: &reqwest::Url, endpoint: &str) -> bool {
+    reqwest::Url::parse(endpoint).is_ok_and(|own| own.origin() == address.origin())
 }
 
 /// reqwest takes the credentials off a request that is redirected to another host or port.
@@ -634,6 +647,20 @@ mod tests {
             }
         });
         (base, seen)
+    }
+
+    #[test]
+    fn a_login_is_for_one_scheme_host_and_port() {
+        let at = |address: &str| is_at(&reqwest::Url::parse(address).unwrap(), "https://r.example");
+        assert!(at("https://r.example/v2/") && at("https://r.example:443/x?y"));
+        for other in [
+            "http://r.example/v2/",
+            "https://r.example:5000/v2/",
+            "https://r.example.evil/v2/",
+            "https://evil/r.example",
+        ] {
+            assert!(!at(other), "{other}");
+        }
     }
 
     #[tokio::test]

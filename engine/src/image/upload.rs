@@ -99,7 +99,7 @@ impl Registry {
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_LENGTH, size)
             .body(reqwest::Body::wrap_stream(body));
-        let response = self.authorized(self.endpoint(), request).send().await;
+        let response = self.execute(self.endpoint(), request).await;
         let response = response.map_err(|error| failed(url.as_str(), &describe(&error)))?;
         self.accepted(url.as_str(), response).await.map(drop)
     }
