@@ -41,6 +41,9 @@ struct Record {
 pub struct LocalVolumes {
     folder: PathBuf,
     users: Mutex<Users>,
+    /// Held while something is mounted on a volume, or unmounted; taken before `users`. A file server may let that take minutes, and other
+    /// volumes must not wait for it.
+    mounting: Mutex<()>,
 }
 
 impl LocalVolumes {
@@ -68,6 +71,7 @@ impl LocalVolumes {
         Ok(Self {
             folder: fs::canonicalize(folder)?,
             users: Mutex::default(),
+            mounting: Mutex::default(),
         })
     }
 
@@ -77,6 +81,10 @@ impl LocalVolumes {
 
     fn users(&self) -> MutexGuard<'_, Users> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mounting(&self) -> MutexGuard<'_, ()> {
+        self.mounting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self, name: &str) -> Result<Volume> {
@@ -251,27 +259,41 @@ impl Volumes for LocalVolumes {
     }
 
     fn mount(&self, name: &str, user: &str) -> Result<()> {
-        let mut users = self.users();
-        let volume = self.read(name)?;
-        let data = self.data(name);
-        if options::needs_mount(&volume.options) && !mounted::is_mounted(&data)? {
-            options::mount_on(&data, &volume.options).map_err(|e| {
-                let place = data.display();
-                Error::new(
-                    e.kind,
-                    format!("error while mounting volume '{place}': {}", e.message),
-                )
-            })?;
+        let volume = {
+            // From now on it is in use, and so neither removed nor unmounted.
+            let mut users = self.users();
+            let volume = self.read(name)?;
+            users.add(name, user);
+            volume
+        };
+        if !options::needs_mount(&volume.options) {
+            return Ok(());
         }
-        users.add(name, user);
-        Ok(())
+        let _one = self.mounting();
+        let data = self.data(name);
+        let mounted = mounted::is_mounted(&data)
+            .map_err(Error::from)
+            .and_then(|is_there| match is_there {
+                true => Ok(()),
+                false => options::mount_on(&data, &volume.options),
+            });
+        mounted.map_err(|e| {
+            self.users().remove(name, user);
+            let place = data.display();
+            let words = format!("error while mounting volume '{place}': {}", e.message);
+            Error::new(e.kind, words)
+        })
     }
 
     fn unmount(&self, name: &str, user: &str) -> Result<bool> {
+        let mounts = |v: Volume| options::needs_mount(&v.options);
+        if !self.read(name).is_ok_and(mounts) {
+            return Ok(self.users().remove(name, user));
+        }
+        let _one = self.mounting();
         let mut users = self.users();
         let was = users.remove(name, user);
-        let mounts = |v: Volume| options::needs_mount(&v.options);
-        if was && !users.has(name) && self.read(name).is_ok_and(mounts) {
+        if was && !users.has(name) {
             mounted::unmount_all(&self.data(name))?;
         }
         Ok(was)
