@@ -167,8 +167,9 @@ async fn connections(listener: TcpListener, scope: Scope) {
                 });
             }
             Err(error) => {
+                // Out of descriptors: those in use will be closed.
                 tracing::debug!(%error, "resolver");
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
