@@ -1,6 +1,7 @@
 //! RUN's command line, its here-documents and its mounts.
 
-use std::path::PathBuf;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -99,6 +100,12 @@ impl Stage<'_> {
             .map(|m| m.record.destination.clone())
             .collect();
         let run = &self.config.config;
+        let root = rooted::open_root(&workshop.rootfs).map_err(Error::from)?;
+        for volume in run.volumes.keys() {
+            // A volume's place is there for the command, as it will be in a container.
+            rooted::make_directories(root.as_fd(), Path::new(volume)).map_err(Error::from)?;
+        }
+        drop(root);
         let mut env = run.env.clone();
         env.extend(args.into_iter().chain(free));
         if config::value_of(&env, "HOSTNAME").is_none() {

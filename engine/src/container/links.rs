@@ -55,25 +55,13 @@ impl Engine {
         for link in &mut host.links {
             let (target, alias) = split(link)?;
             // Not found would tell the client to pull the image.
-            let mut other = self.containers.find(&target).map_err(|e| {
+            // Whoever is in another's network is reached by that one.
+            let other = self.network_owner(&target).map_err(|e| {
                 Error::invalid(format!(
                     "could not get container for {target}: {}",
                     e.message
                 ))
             })?;
-            // Whoever is in another's network is reached by that one.
-            let mut seen = vec![other.id.clone()];
-            while let Some(owner) = other.read(|r| {
-                let mode = r.host_config.network_mode.strip_prefix("container:");
-                mode.map(str::to_owned)
-            }) {
-                let found = self.containers.find(&owner);
-                other = found.map_err(|e| Error::invalid(e.message))?;
-                if seen.contains(&other.id) {
-                    return Err(Error::invalid("cannot join own network namespace"));
-                }
-                seen.push(other.id.clone());
-            }
             if other.read(|r| r.host_config.network_mode == "host") {
                 return Err(Error::invalid(
                     "conflicting options: host type networking can't be used with links. This would result in undefined behavior",

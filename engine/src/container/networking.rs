@@ -333,7 +333,8 @@ fn join(record: &Record, network: String) -> Join {
     let text = |value: String| (!value.is_empty()).then_some(value);
     let ipam = endpoint.ipam_config.unwrap_or_default();
     let mut own = endpoint.links.unwrap_or_default();
-    if network != "bridge" {
+    // What was asked for with the container itself is for the network that it begins in.
+    if network != "bridge" && network == inspect::network_name(record) {
         own.extend(record.host_config.links.clone());
     }
     let linked = own.iter().filter_map(|link| links::split(link).ok());

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
 use windlass_engine_api::types::{ContainerConfig, HostConfig};
@@ -25,6 +26,23 @@ impl Engine {
                 container.id
             )))
         }
+    }
+
+    /// Whose network a container is in: its own, or another's whose it joined, or whose that one joined.
+    pub(super) fn network_owner(&self, reference: &str) -> Result<Arc<Container>> {
+        let mut owner = self.containers.find(reference)?;
+        let mut seen = vec![owner.id.clone()];
+        while let Some(next) = owner.read(|r| {
+            let mode = r.host_config.network_mode.strip_prefix("container:");
+            mode.map(str::to_owned)
+        }) {
+            owner = self.containers.find(&next)?;
+            if seen.contains(&owner.id) {
+                return Err(Error::invalid("cannot join own network namespace"));
+            }
+            seen.push(owner.id.clone());
+        }
+        Ok(owner)
     }
 
     fn joined(&self, mode: &str) -> Result<Option<i32>> {
@@ -97,9 +115,7 @@ impl Engine {
     ) -> Result<Vec<MountSpec>> {
         let host = &record.host_config;
         if host.network_mode.starts_with("container:") {
-            let other = self
-                .containers
-                .find(&host.network_mode["container:".len()..])?;
+            let other = self.network_owner(&host.network_mode["container:".len()..])?;
             return Ok(["hosts", "hostname", "resolv.conf"]
                 .map(|name| etc_mount(&other.folder, name, host))
                 .into());

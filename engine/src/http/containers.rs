@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
-use windlass_engine_api::types::{CreateContainer, PruneReport, WaitError, WaitResult};
+use windlass_engine_api::types::{
+    ContainerInspect, CreateContainer, PruneReport, WaitError, WaitResult,
+};
 
 use super::request::Req;
 use super::respond::{self, Reply};
@@ -54,7 +56,29 @@ pub async fn create(engine: &Arc<Engine>, req: &mut Req) -> Result<Reply> {
 
 /// `GET /containers/{id}/json`.
 pub fn inspect(engine: &Engine, req: &Req, id: &str) -> Result<Reply> {
-    respond::json(&engine.inspect(id, sizes(req))?)
+    let mut shown = engine.inspect(id, sizes(req))?;
+    if req.version < (1, 45) {
+        short_ids_as_aliases(&mut shown);
+    }
+    respond::json(&shown)
+}
+
+/// Older clients look there for the names that newer ones have as `DNSNames`.
+fn short_ids_as_aliases(shown: &mut ContainerInspect) {
+    let names = [
+        shown.id.get(..12).unwrap_or_default(),
+        &shown.config.hostname,
+    ];
+    let networks = shown.network_settings.networks.iter_mut();
+    for (_, endpoint) in networks.filter(|(n, _)| !matches!(n.as_str(), "bridge" | "host" | "none"))
+    {
+        let aliases = endpoint.aliases.get_or_insert_default();
+        for name in names.iter().filter(|name| !name.is_empty()) {
+            if !aliases.iter().any(|a| a == name) {
+                aliases.push((*name).to_owned());
+            }
+        }
+    }
 }
 
 /// `POST /containers/{id}/start`.

@@ -26,6 +26,8 @@ fn a_joined_network_leaves_nothing_of_ones_own() {
         let guest = ["run", "-d", "--name", "guest", "--network"];
         b.ok(&[&guest[..], &["container:owner", "box", "sleep", "100"]].concat());
         let linked = ["run", "--rm", "--link", "guest:g", "box", "cat"];
+        let further = ["run", "--rm", "--network", "container:guest", "box"];
+        b.ok(&[&further[..], &["cat", "/etc/hosts"]].concat());
         let hosts = b.ok(&[&linked[..], &["/etc/hosts"]].concat());
         assert!(hosts.contains("\tg "), "{hosts}");
     });
@@ -122,5 +124,14 @@ fn saved_parents_come_back() {
         b.ok(&["rmi", "two"]);
         b.ok(&["load", "-i", archive]);
         assert_eq!(b.inspect("two", "{{.Parent}}"), first);
+    });
+}
+
+#[test]
+fn a_step_of_a_build_finds_the_places_of_volumes() {
+    with_engine(|b| {
+        let file = "FROM box\nVOLUME /not/there\nRUN touch /not/there/file\n";
+        let built = b.feed(&["build", "-q", "-"], file.as_bytes());
+        assert!(built.status.success(), "{built:?}");
     });
 }
