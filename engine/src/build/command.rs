@@ -1,5 +1,6 @@
 //! RUN's command line, its here-documents and its mounts.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,6 +89,7 @@ impl Stage<'_> {
         ))
         .await;
         let mut held = Held::default();
+        self.lock_caches(&mounts, &mut held).await;
         for mount in &mounts {
             self.hold(mount, &workshop, &mut held).await?;
         }
@@ -224,24 +226,31 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// The folder of a cache, locked as asked for.
+    /// Waits for the caches that are waited for: each once and all in one order, so that no step waits for itself, nor two for each other.
+    async fn lock_caches(&self, mounts: &[Mount], held: &mut Held) {
+        for (name, alone) in cache_locks(mounts) {
+            let lock = self.job.builder.cache.lock(name);
+            match alone {
+                true => held.alone.push(lock.write_owned().await),
+                false => held.shared.push(lock.read_owned().await),
+            }
+        }
+    }
+
+    /// The folder of a cache; one of its own is found here, the others' locks are held.
     async fn cache_folder(&self, mount: &Mount, held: &mut Held) -> Result<PathBuf> {
         let cache = self.job.builder.cache.clone();
         let mut name = mount.id.clone();
-        let mut lock: Arc<RwLock<()>> = cache.lock(&name);
-        match mount.sharing {
-            Sharing::Shared => held.shared.push(lock.read_owned().await),
-            Sharing::Locked => held.alone.push(lock.write_owned().await),
-            Sharing::Private => {
-                let mut number = 1;
-                loop {
-                    match lock.clone().try_write_owned() {
-                        Ok(guard) => break held.alone.push(guard),
-                        Err(_) => {
-                            number += 1;
-                            name = format!("{}#{number}", mount.id);
-                            lock = cache.lock(&name);
-                        }
+        if mount.sharing == Sharing::Private {
+            let mut lock: Arc<RwLock<()>> = cache.lock(&name);
+            let mut number = 1;
+            loop {
+                match lock.clone().try_write_owned() {
+                    Ok(guard) => break held.alone.push(guard),
+                    Err(_) => {
+                        number += 1;
+                        name = format!("{}#{number}", mount.id);
+                        lock = cache.lock(&name);
                     }
                 }
             }
@@ -317,6 +326,16 @@ fn missing(path: &std::path::Path, error: Error) -> Error {
     ))
 }
 
+/// Caches by name, and whether one mount at least wants to be alone with it.
+fn cache_locks(mounts: &[Mount]) -> BTreeMap<&str, bool> {
+    let mut locks = BTreeMap::new();
+    let waited_for = |m: &&Mount| m.kind == Kind::Cache && m.sharing != Sharing::Private;
+    for mount in mounts.iter().filter(waited_for) {
+        *locks.entry(mount.id.as_str()).or_default() |= mount.sharing == Sharing::Locked;
+    }
+    locks
+}
+
 fn plain_name(document: &Heredoc) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     document.name.chars().map(plain).collect()
@@ -345,5 +364,30 @@ fn tmpfs(target: &str, size: Option<u64>) -> MountSpec {
     MountSpec {
         record,
         source: PathBuf::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cache_is_waited_for_once_and_in_one_order() {
+        let cache = |id: &str, sharing| Mount {
+            kind: Kind::Cache,
+            id: id.to_owned(),
+            sharing,
+            ..Mount::default()
+        };
+        let mounts = [
+            cache("b", Sharing::Shared),
+            cache("a", Sharing::Locked),
+            cache("b", Sharing::Locked),
+            cache("a", Sharing::Shared),
+            cache("c", Sharing::Private),
+            Mount::default(),
+        ];
+        let locks: Vec<_> = cache_locks(&mounts).into_iter().collect();
+        assert_eq!(locks, [("a", true), ("b", true)]);
     }
 }
