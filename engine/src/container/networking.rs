@@ -17,6 +17,8 @@ use super::record::{Record, Status};
 use super::registry::Container;
 use super::{Engine, inspect, links, validate};
 
+/// Of `/etc/hosts` and `/etc/resolv.conf`, in bytes.
+const LARGEST: u64 = 4 << 20;
 const NO_STATIC: &str = "user specified IP address is supported on user defined networks only";
 const NO_ALIAS: &str =
     "network-scoped alias is supported only for containers in user defined networks";
@@ -208,18 +210,19 @@ impl Engine {
         let lines = |endpoints| own_lines(&record, endpoints);
         let (old, new) = (lines(before), lines(&connected.endpoints));
         let path = container.folder.join("hosts");
-        let mut text = fs::read_to_string(&path)?;
-        for line in old.iter().filter(|l| !new.contains(l)) {
-            text = text.replace(line.as_str(), "");
+        if let Some(mut text) = of_containers_own(&path)? {
+            for line in old.iter().filter(|l| !new.contains(l)) {
+                text = text.replace(line.as_str(), "");
+            }
+            for line in new.iter().filter(|l| !old.contains(l)) {
+                text.push_str(line);
+            }
+            // In place: the container has this very file.
+            fs::write(&path, text)?;
         }
-        for line in new.iter().filter(|l| !old.contains(l)) {
-            text.push_str(line);
-        }
-        // In place: the container has this very file.
-        fs::write(&path, text)?;
         let path = container.folder.join("resolv.conf");
         if let Some(server) = connected.nameserver.as_deref()
-            && !fs::read_to_string(&path)?.contains(server)
+            && of_containers_own(&path)?.is_some_and(|text| !text.contains(server))
         {
             let original = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
             let host = &record.host_config;
@@ -228,6 +231,16 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The text of a file that the container may write to; `None` where it has made something else of it, which is its own affair.
+fn of_containers_own(path: &Path) -> Result<Option<String>> {
+    use std::io::Read as _;
+    let mut content = Vec::new();
+    let file = fs::File::open(path)?;
+    file.take(LARGEST + 1).read_to_end(&mut content)?;
+    let fits = content.len() as u64 <= LARGEST;
+    Ok(String::from_utf8(content).ok().filter(|_| fits))
 }
 
 /// An older engine's record says where the container is by its mode only.
@@ -549,5 +562,22 @@ mod tests {
         };
         let error = check("back", &mac).unwrap_err();
         assert_eq!(error.message, "zz is not a valid mac address");
+    }
+
+    #[test]
+    fn what_a_container_made_of_its_files_is_its_own_affair() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |content: &[u8]| {
+            let path = dir.path().join("hosts");
+            fs::write(&path, content).unwrap();
+            of_containers_own(&path).unwrap()
+        };
+        assert_eq!(read(b"1.2.3.4 a\n").as_deref(), Some("1.2.3.4 a\n"));
+        assert_eq!(read(b"\xff\n"), None);
+        let endless = fs::File::options()
+            .write(true)
+            .open(dir.path().join("hosts"));
+        endless.unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(of_containers_own(&dir.path().join("hosts")).unwrap(), None);
     }
 }
