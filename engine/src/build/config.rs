@@ -98,6 +98,8 @@ pub fn apply(
             for word in instruction.words() {
                 written.extend(lexer.several(&word).map_err(located)?);
             }
+            // In another order they are the same step.
+            written.sort();
             expose(run, &written)?
         }
         "USER" => {

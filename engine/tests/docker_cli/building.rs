@@ -77,3 +77,21 @@ fn every_instruction_and_the_cache() {
         );
     });
 }
+
+#[test]
+fn the_dockerfile_comes_apart_from_its_context() {
+    with_engine(|b| {
+        let folder = b.path("context");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("f"), "content").unwrap();
+        let folder = folder.to_str().unwrap();
+        let dockerfile = b"FROM box\nCOPY f /f\nEXPOSE 81 80\n";
+        let done = b.feed(&["build", "-t", "apart", "-f", "-", folder], dockerfile);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        assert_eq!(b.ok(&["run", "--rm", "apart", "cat", "/f"]), "content");
+        let dockerfile = b"FROM box\nCOPY f /f\nEXPOSE 80 81\n";
+        let done = b.feed(&["build", "-t", "order", "-f", "-", folder], dockerfile);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        assert_eq!(b.inspect("order", "{{.Id}}"), b.inspect("apart", "{{.Id}}"));
+    });
+}
