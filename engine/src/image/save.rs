@@ -121,7 +121,10 @@ impl<W: Write> Saving<'_, W> {
         if digests != image.config.rootfs.diff_ids {
             let mut value: serde_json::Value =
                 serde_json::from_slice(&config).map_err(io::Error::from)?;
-            value["rootfs"]["diff_ids"] = json!(digests);
+            // One that is a list instead, which a reader may take for it as well, stays as it is.
+            if let Some(diff_ids) = value.pointer_mut("/rootfs/diff_ids") {
+                *diff_ids = json!(digests);
+            }
             config = serde_json::to_vec(&value).map_err(io::Error::from)?;
         }
         let config_digest = self.blob(&config)?;
