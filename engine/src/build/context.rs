@@ -237,6 +237,7 @@ struct Copying<'a> {
 
 impl Copying<'_> {
     fn below(&mut self, at: &Path, to: &Path, inside: &Path) -> Result<()> {
+        check_depth(inside)?;
         for name in sorted(at)? {
             let inside = inside.join(&name);
             if self.excluded.names(&inside) && !self.excluded.takes_back() {
@@ -326,6 +327,7 @@ fn hash_entry(
         hash.update(number.to_le_bytes());
     }
     if metadata.is_dir() {
+        check_depth(inside)?;
         for name in sorted(at)? {
             let inside = inside.join(&name);
             if excluded.is_empty() || excluded.takes_back() || !excluded.names(&inside) {
@@ -344,6 +346,16 @@ fn hash_entry(
                 length => hash.update(&buffer[..length]),
             }
         }
+    }
+    Ok(())
+}
+
+fn check_depth(inside: &Path) -> Result<()> {
+    if inside.components().count() > rooted::DEEPEST {
+        return Err(Error::invalid(format!(
+            "files lie more than {} folders deep",
+            rooted::DEEPEST
+        )));
     }
     Ok(())
 }

@@ -13,10 +13,8 @@ use tar::EntryType;
 
 use super::error::{Error, Result};
 use super::files::{locate, missing};
-use super::rooted;
+use super::rooted::{self, DEEPEST};
 
-/// Folders in folders that an archive is made of: a container can nest as many as it likes.
-const DEEPEST: usize = 256;
 /// What a name may take in a header; longer ones come before it.
 const SHORT: usize = 100;
 /// The one attribute that Docker's archives have.

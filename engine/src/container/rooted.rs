@@ -15,6 +15,10 @@ use rustix::fs::{OFlags, ResolveFlags};
 
 use super::pack::open_itself;
 
+/// Folders in folders that are followed: the stack and the number of open files are bounded, and how deep files lie is an image's, a
+/// container's or a context's to choose.
+pub const DEEPEST: usize = 256;
+
 /// Opens `path` below `root` as the container itself would.
 pub fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> std::io::Result<OwnedFd> {
     let path = path.strip_prefix("/").unwrap_or(path);
@@ -89,7 +93,7 @@ pub fn make_directories(root: BorrowedFd<'_>, path: &Path) -> std::io::Result<Ow
 /// lies there already stays as it is. `to` may be in use by a container: its links are not followed.
 pub fn copy_directory(from: &OwnedFd, to: &Path) -> std::io::Result<()> {
     let to = open_root(to)?;
-    copy_entries(&path_of(from), &to)?;
+    copy_entries(&path_of(from), &to, 0)?;
     let metadata = nix::sys::stat::fstat(from.as_fd().as_raw_fd())?;
     let at = path_of(&to);
     std::os::unix::fs::chown(&at, Some(metadata.st_uid), Some(metadata.st_gid))?;
@@ -99,10 +103,14 @@ pub fn copy_directory(from: &OwnedFd, to: &Path) -> std::io::Result<()> {
     )
 }
 
-fn copy_entries(from: &Path, to: &OwnedFd) -> std::io::Result<()> {
+fn copy_entries(from: &Path, to: &OwnedFd, depth: usize) -> std::io::Result<()> {
+    if depth > DEEPEST {
+        let words = format!("more than {DEEPEST} folders deep");
+        return Err(std::io::Error::other(words));
+    }
     for entry in fs::read_dir(from)? {
         let entry = entry?;
-        match copy_entry(&entry.path(), to, &entry.file_name()) {
+        match copy_entry(&entry.path(), to, &entry.file_name(), depth) {
             // Somebody else's.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             done => done?,
@@ -111,7 +119,7 @@ fn copy_entries(from: &Path, to: &OwnedFd) -> std::io::Result<()> {
     Ok(())
 }
 
-fn copy_entry(from: &Path, to: &OwnedFd, name: &OsStr) -> std::io::Result<()> {
+fn copy_entry(from: &Path, to: &OwnedFd, name: &OsStr, depth: usize) -> std::io::Result<()> {
     let metadata = fs::symlink_metadata(from)?;
     let kind = metadata.file_type();
     let at = path_of(to).join(name);
@@ -122,7 +130,7 @@ fn copy_entry(from: &Path, to: &OwnedFd, name: &OsStr) -> std::io::Result<()> {
             return Err(error);
         }
         let folder = open_itself(&at, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-        copy_entries(from, &folder)?;
+        copy_entries(from, &folder, depth + 1)?;
         return dress(&folder, &metadata);
     }
     if kind.is_symlink() {

@@ -6,9 +6,10 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Result;
 use super::overlay::visible_below;
 use super::tarball::{is_opaque, is_whiteout};
+use super::{Error, Result};
+use crate::container::rooted::DEEPEST;
 
 /// There, and other than in the image.
 pub(super) const MODIFIED: u8 = 0;
@@ -50,6 +51,11 @@ fn folder(
     layers: &[PathBuf],
     found: &mut Vec<(PathBuf, u8)>,
 ) -> Result<()> {
+    if inside.components().count() > DEEPEST {
+        return Err(Error::Unsupported(format!(
+            "the container's files lie more than {DEEPEST} folders deep"
+        )));
+    }
     for entry in fs_err::read_dir(upper.join(inside))? {
         let path = inside.join(entry?.file_name());
         let metadata = fs_err::symlink_metadata(upper.join(&path))?;
@@ -116,6 +122,18 @@ mod tests {
             format!("{letter} {}", path.display())
         };
         found.into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn too_deep_folders_are_an_error_and_no_crash() {
+        let (upper, layer) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let deep = |levels: usize| ["a"; 300][..levels].join("/");
+        put(upper.path(), &[&format!("{}/", deep(DEEPEST))]);
+        let compare = || differences(upper.path(), &[layer.path().to_owned()]);
+        assert!(compare().is_ok());
+        fs_err::create_dir_all(upper.path().join(deep(300))).unwrap();
+        assert!(compare().is_err());
+        crate::container::removal::remove_dir_all(upper.path()).unwrap();
     }
 
     #[test]

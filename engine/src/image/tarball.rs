@@ -10,6 +10,8 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::container::rooted::DEEPEST;
+
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
@@ -68,6 +70,11 @@ struct LayerWriter<'a, W: Write> {
 
 impl<W: Write> LayerWriter<'_, W> {
     fn folder(&mut self, root: &Path, inside: &Path) -> io::Result<()> {
+        if inside.components().count() > DEEPEST {
+            return Err(io::Error::other(format!(
+                "files lie more than {DEEPEST} folders deep"
+            )));
+        }
         let mut names: Vec<OsString> = fs_err::read_dir(root.join(inside))?
             .map(|entry| Ok(entry?.file_name()))
             .collect::<io::Result<_>>()?;
