@@ -135,7 +135,7 @@ impl<W: Write> LayerWriter<'_, W> {
         }
         header.set_size(metadata.len());
         self.written.size += metadata.len();
-        let file = fs_err::File::open(&path)?;
+        let file = open_below(root, inside)?;
         // A file that shrinks while it is read must not shift what follows it.
         let padded = io::Read::take(io::Read::chain(file, io::repeat(0)), metadata.len());
         self.tar.append_data(&mut header, inside, padded)
@@ -207,6 +207,15 @@ impl<W: Write> LayerWriter<'_, W> {
     }
 }
 
+/// A file by a path without links: a container that still runs may have put one in a folder's place meanwhile.
+fn open_below(root: &Path, inside: &Path) -> io::Result<std::fs::File> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+    let root = fs_err::File::open(root)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    Ok(openat2(&root, inside, flags, Mode::empty(), resolve)?.into())
+}
+
 fn header_of(metadata: &Metadata) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_mode(metadata.mode() & 0o7777);
@@ -269,5 +278,19 @@ mod tests {
         let mut second = Vec::new();
         write_layer(to.path(), &mut second).unwrap();
         assert!(first == second, "the archive changed on its way");
+    }
+
+    #[test]
+    fn content_is_never_read_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs_err::create_dir_all(&root).unwrap();
+        fs_err::write(dir.path().join("secret"), "host").unwrap();
+        fs_err::write(root.join("file"), "own").unwrap();
+        std::os::unix::fs::symlink(dir.path(), root.join("folder")).unwrap();
+        std::os::unix::fs::symlink("file", root.join("link")).unwrap();
+        assert!(open_below(&root, Path::new("file")).is_ok());
+        assert!(open_below(&root, Path::new("folder/secret")).is_err());
+        assert!(open_below(&root, Path::new("link")).is_err());
     }
 }
