@@ -51,6 +51,11 @@ pub fn list(engine: &Engine, req: &Req) -> Result<Reply> {
         .iter()
         .map(truth)
         .collect::<Result<_>>()?;
+    if dangling.len() > 1 {
+        return Err(Error::invalid(
+            "got more than one value for filter key \"dangling\"",
+        ));
+    }
     let mut networks = engine.networks.list();
     networks.retain(|n| passes(n, &filters));
     if let Some(wanted) = dangling.first() {

@@ -305,6 +305,9 @@ fn refusals_in_dockers_words() {
         let names = |filter: &str| b.ok(&["network", "ls", "-f", filter, "--format", "{{.Name}}"]);
         assert_eq!(names("type=custom"), "there");
         assert_eq!(names("dangling=true"), "there");
+        let both = ["-f", "dangling=true", "-f", "dangling=0"];
+        let (_, words) = b.fails(&[&["network", "ls"], &both[..]].concat());
+        assert!(words.contains("got more than one value"), "{words}");
         assert_eq!(names("driver=host"), "host");
         assert_eq!(names("name=ther"), "there");
         b.ok(&["network", "create", "--label", "keep", "kept"]);
