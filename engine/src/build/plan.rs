@@ -85,7 +85,7 @@ impl Plan {
                 ("ARG", None) => plan.global(instruction, options, &builtin)?,
                 (_, Some(stage)) => stage.steps.push(instruction),
                 (_, None) => {
-                    return Err(instruction.error("no build stage in current context"));
+                    return Err(Error::invalid("no build stage in current context"));
                 }
             }
         }

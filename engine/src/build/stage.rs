@@ -163,7 +163,11 @@ impl<'a> Stage<'a> {
                 .copy(instruction)
                 .await
                 .map_err(|failure| match failure {
-                    Failure::Other(error) => {
+                    // What is wrong with the line itself is said without the keyword.
+                    Failure::Other(error)
+                        if !error.message.starts_with("invalid from flag value ")
+                            && !error.message.starts_with("failed to process ") =>
+                    {
                         let message = format!("{} failed: {}", instruction.keyword, error.message);
                         Failure::Other(Error::new(error.kind, message))
                     }
@@ -382,7 +386,9 @@ impl<'a> Stage<'a> {
             escape: instruction.escape,
             lookup: &|name| self.value(name),
         };
-        lexer.single(word)
+        lexer.single(word).map_err(|error| {
+            Error::invalid(format!("failed to process {word:?}: {}", error.message))
+        })
     }
 
     /// `NAME=value` of the ARGs that a command sees, and of those that need none.

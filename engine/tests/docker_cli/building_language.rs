@@ -148,7 +148,14 @@ fn mistakes() {
                 "the destination must be a directory and end with a /",
             ),
             ("FROM box\nCOPY . /bin/sh\n", "cannot copy to non-directory"),
-            ("FROM box\nCOPY --from=3 a b\n", "invalid from flag value 3"),
+            (
+                "FROM box\nCOPY --from=3 a b\n",
+                "\ninvalid from flag value 3: index out of bounds",
+            ),
+            (
+                "FROM box\nCOPY ${X:?bad} /\n",
+                "\nfailed to process \"${X:?bad}\": X: bad",
+            ),
             (
                 "FROM box\nCOPY --chown=who Dockerfile /\n",
                 "no such user: who",
@@ -161,7 +168,7 @@ fn mistakes() {
                 "FROM scratch\n",
                 "No image was generated. Is your Dockerfile empty?",
             ),
-            ("RUN x\n", "no build stage in current context"),
+            ("RUN x\n", "daemon: no build stage in current context"),
             ("# nothing\n", "file with no instructions"),
             ("FROM box\nENV A\n", "ENV must have two arguments"),
             ("FROM box\nRUN [\"nosuch\"]\n", "executable file not found"),
