@@ -43,13 +43,9 @@ pub fn merge(config: &mut ContainerConfig, image: &ContainerConfig) -> Result<()
     }
     config.env = environment(&image.env, &config.env);
     config.healthcheck = health(config.healthcheck.take(), image.healthcheck.as_ref());
-    let nothing = config
-        .entrypoint
-        .iter()
-        .chain(&config.cmd)
-        .flatten()
-        .all(String::is_empty);
-    if nothing {
+    // An empty word takes the image's entrypoint away; as a command it is one that the start will not find.
+    let mut entrypoint = config.entrypoint.iter().flatten();
+    if entrypoint.all(String::is_empty) && !given(&config.cmd) {
         return Err(Error::invalid("no command specified"));
     }
     Ok(())

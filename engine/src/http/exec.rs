@@ -69,8 +69,13 @@ pub async fn resize(engine: &Engine, req: &Req, id: &str) -> Result<Reply> {
 /// `POST /exec/{id}/start`.
 pub async fn start(engine: &Arc<Engine>, req: &mut Req, id: &str) -> Result<Reply> {
     check_type(req)?;
-    let how: ExecStart = req.json().await?;
-    let exec = engine.exec(id)?;
+    // Nothing is asked for of what is not there: that the request lacks its body is said first.
+    let exec = engine.exec(id);
+    let how: ExecStart = match &exec {
+        Ok(_) => req.json().await?,
+        Err(_) => req.required_json().await?,
+    };
+    let exec = exec?;
     let state = *exec.state.borrow();
     if state.started {
         return Err(already(id, state));

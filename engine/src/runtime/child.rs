@@ -182,9 +182,12 @@ fn limits(confinement: &Confinement) -> Result<()> {
 
 /// As a shell would find it; the words are those by which Docker's clients choose their exit codes.
 fn find_program(args: &[String], prepared: &Prepared) -> Result<String> {
-    let Some(name) = args.first().filter(|a| !a.is_empty()) else {
+    let Some(name) = args.first() else {
         bail!("no command specified");
     };
+    if name.is_empty() {
+        bail!("exec: \"\": executable file not found in $PATH");
+    }
     if name.contains('/') {
         return match check_program(name) {
             Ok(()) => Ok(name.clone()),

@@ -105,6 +105,10 @@ fn a_working_directory_is_there_before_a_first_run() {
         let to = b.path("copied");
         b.ok(&["cp", "new:/made/here", to.to_str().unwrap()]);
         assert!(to.is_dir());
+        // An empty word is a command, though none that there is.
+        b.ok(&["create", "--name", "odd", "box", ""]);
+        let (_, said) = b.fails(&["start", "odd"]);
+        assert!(said.contains("exec: \"\""), "{said}");
     });
 }
 
