@@ -1,7 +1,9 @@
 //! The images of one engine: names, configs and the layers that they share.
 //!
 //! `<root>/images/<id>.json` is the config, byte for byte, so that its digest stays the id; `<id>.meta.json` is what
-//! Docker keeps beside it; `<root>/repositories.json` maps names to ids. Each is replaced by one durable rename.
+//! Docker keeps beside it; `<root>/repositories.json` maps names to ids. Each is replaced by one rename. What has a name is
+//! on the disk before the name is; images without one, as steps of a build leave by the dozen, get there when the kernel
+//! writes them, and what a power cut left of one is removed at the next start.
 
 use std::{
     collections::BTreeSet,
@@ -155,6 +157,7 @@ impl ImageStore {
         // It may have been removed just now.
         self.image(id)
             .map_err(|_| Error::NoSuchImage(id.to_owned()))?;
+        self.settle(id)?;
         let mut names = self.names();
         let before = names.clone();
         let tag = reference.tag.as_deref().unwrap_or("latest");
@@ -170,6 +173,7 @@ impl ImageStore {
         reference: &Reference,
         manifest_digest: &str,
     ) -> Result<()> {
+        self.settle(id)?;
         let mut names = self.names();
         let before = names.clone();
         names.digests.insert(
@@ -198,14 +202,21 @@ impl ImageStore {
         let _one = self.changing();
         if !self.config_path(&id).exists() {
             let meta = serde_json::to_vec(meta).map_err(std::io::Error::from)?;
-            write_durably(&self.meta_path(&id), &meta)?;
-            write_durably(&self.config_path(&id), config)?;
+            replace(&self.meta_path(&id), &meta)?;
+            replace(&self.config_path(&id), config)?;
         }
         Ok(id)
     }
 
     /// Layers of no image, and names of none, are what a crash in the middle left.
     fn sweep(&self) -> Result<()> {
+        for id in self.ids()? {
+            // Zeros or nothing: it had no name yet when the power went.
+            if matches!(self.image(&id), Err(Error::Unsupported(_))) {
+                tracing::warn!(id, "removing an image whose config is broken");
+                fs_err::remove_file(self.config_path(&id))?;
+            }
+        }
         let images = self.list()?;
         let mut names = self.names();
         let before = names.clone();
@@ -247,6 +258,10 @@ impl ImageStore {
     }
 
     fn resolve_id(&self, name: &str) -> Result<String> {
+        let whole = |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+        if whole(name.trim_start_matches("sha256:")) && self.config_path(name).exists() {
+            return Ok(format!("sha256:{}", name.trim_start_matches("sha256:")));
+        }
         let names = self.names();
         if let Ok(reference) = Reference::parse(name)
             && let Some(key) = names.key(&reference)
@@ -325,7 +340,13 @@ impl ImageStore {
         let mut meta = self.image(id)?.meta;
         change(&mut meta);
         let meta = serde_json::to_vec(&meta).map_err(std::io::Error::from)?;
-        write_durably(&self.meta_path(id), &meta)
+        // Without it an image is as good, but for its parent and the time of its name.
+        replace(&self.meta_path(id), &meta)
+    }
+
+    /// Has an image's config on the disk. Costs nothing when it is there already.
+    fn settle(&self, id: &str) -> Result<()> {
+        Ok(fs_err::File::open(self.config_path(id))?.sync_data()?)
     }
 
     /// Removes config and facts of an image, nothing else.
@@ -477,12 +498,25 @@ pub(super) fn short(id: &str) -> &str {
 /// Writes beside `path`, syncs, renames over it, and syncs the directory.
 pub(super) fn write_durably(path: &Path, content: &[u8]) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
+    written_beside(path, content, |file| file.sync_all())?;
+    Ok(fs_err::File::open(directory)?.sync_all()?)
+}
+
+/// Writes beside `path` and renames over it: whole after the engine's end at any moment, not after a power cut.
+fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    written_beside(path, content, |_| Ok(()))
+}
+
+fn written_beside(
+    path: &Path,
+    content: &[u8],
+    settle: impl FnOnce(&fs_err::File) -> std::io::Result<()>,
+) -> Result<()> {
     let temporary = path.with_extension(format!("{}.new", hex::encode(rand::random::<[u8; 4]>())));
     let mut file = fs_err::File::create(&temporary)?;
     file.write_all(content)?;
-    file.sync_all()?;
-    fs_err::rename(&temporary, path)?;
-    Ok(fs_err::File::open(directory)?.sync_all()?)
+    settle(&file)?;
+    Ok(fs_err::rename(&temporary, path)?)
 }
 
 #[cfg(test)]
@@ -555,9 +589,13 @@ pub(in crate::image) mod tests {
         ] {
             fs_err::write(root.path().join(file), "").unwrap();
         }
+        // What a power cut makes of a config that was just written.
+        let broken = root.path().join(format!("images/{}.json", "4".repeat(64)));
+        fs_err::write(&broken, [0; 20]).unwrap();
         let before = fs_err::read_dir(root.path()).unwrap().count();
         let store = ImageStore::open(root.path(), RegistryConfig::default()).unwrap();
         assert_eq!(store.layers().list().unwrap().len(), 1);
+        assert!(!broken.exists());
         let after = fs_err::read_dir(root.path()).unwrap().count();
         assert_eq!(after, before - 1);
         for entry in fs_err::read_dir(root.path().join("images")).unwrap() {
