@@ -12,7 +12,7 @@ use super::fetch::{fetch, is_git, is_url};
 use super::options::Options;
 use super::pattern::Excluded;
 use super::stage::blocking;
-use super::tree::Tree;
+use super::tree::{Contents, Tree};
 use crate::container::error::{Error, Result};
 use crate::container::parts::Reader;
 
@@ -28,20 +28,20 @@ pub struct Arrived {
 pub async fn arrive(options: &mut Options, body: Reader, folder: &Path) -> Result<Arrived> {
     let target = folder.join("context");
     fs_err::create_dir(&target)?;
-    match options.remote.clone() {
+    let contents = match options.remote.clone() {
         None => {
             let (archive, into) = (SyncIoBridge::new(body), target.clone());
-            blocking(move || unpack(archive, &into)).await?;
+            blocking(move || unpack(archive, &into)).await?
         }
         Some(remote) => from_address(options, &remote, folder, &target).await?,
-    }
+    };
     let options = options.clone();
-    blocking(move || read(&options, &target)).await
+    blocking(move || read(&options, &target, contents)).await
 }
 
-fn unpack(archive: impl std::io::Read, into: &Path) -> Result<()> {
+fn unpack(archive: impl std::io::Read, into: &Path) -> Result<Contents> {
     let archive = crate::image::decompress(archive)?;
-    let mut tree = Tree::open(into, (0, 0))?;
+    let mut tree = Tree::open(into, (0, 0))?.digesting();
     extract(&mut tree, Path::new(""), archive, Owners::One((0, 0))).map_err(|error| {
         Error::new(
             error.kind,
@@ -57,7 +57,7 @@ async fn from_address(
     remote: &str,
     folder: &Path,
     target: &Path,
-) -> Result<()> {
+) -> Result<Contents> {
     if remote == "client-session" {
         return Err(Error::invalid(
             "experimental session with v1 builder is no longer supported, use builder version v2 (BuildKit) instead",
@@ -83,20 +83,19 @@ async fn from_address(
     let plain = fetched.content_type == "text/plain";
     let (into, path) = (target.to_owned(), fetched.path);
     let archive = blocking(move || {
-        let text = plain || !is_archive(&path)?;
-        if text {
+        if plain || !is_archive(&path)? {
             fs_err::rename(&path, into.join("Dockerfile"))?;
-        } else {
-            unpack(fs_err::File::open(&path)?, &into)?;
-            fs_err::remove_file(&path)?;
+            return Ok(None);
         }
-        Ok(!text)
+        let contents = unpack(fs_err::File::open(&path)?, &into)?;
+        fs_err::remove_file(&path)?;
+        Ok(Some(contents))
     })
     .await?;
-    if !archive {
+    if archive.is_none() {
         options.dockerfile = "Dockerfile".into();
     }
-    Ok(())
+    Ok(archive.unwrap_or_default())
 }
 
 fn is_archive(path: &Path) -> Result<bool> {
@@ -109,8 +108,8 @@ fn is_archive(path: &Path) -> Result<bool> {
 }
 
 /// Reads the Dockerfile, and takes away what is ignored. Blocking.
-fn read(options: &Options, context: &Path) -> Result<Arrived> {
-    let source = Source::open(context)?;
+fn read(options: &Options, context: &Path, contents: Contents) -> Result<Arrived> {
+    let source = Source::open(context)?.knowing(contents);
     let mut name = options.dockerfile.clone();
     let mut text = source.read(&name);
     if text.is_err() && name == "Dockerfile" {

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::mode::Mode;
 use super::pattern::{Excluded, glob};
-use super::tree::{Attributes, Tree};
+use super::tree::{Attributes, Contents, Tree};
 use crate::container::error::{Error, Result};
 use crate::container::rooted;
 
@@ -22,6 +22,8 @@ const LARGEST_TEXT: u64 = 16 << 20;
 /// A tree that sources are taken from: the context, or another stage.
 pub struct Source {
     root: OwnedFd,
+    /// Digests of files that were taken while they arrived.
+    contents: Contents,
 }
 
 /// How copied files are to look.
@@ -49,7 +51,14 @@ impl Source {
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self {
             root: rooted::open_root(path)?,
+            contents: Contents::new(),
         })
+    }
+
+    /// With what is known of its files' contents, which do not change any more.
+    pub fn knowing(mut self, contents: Contents) -> Self {
+        self.contents = contents;
+        self
     }
 
     /// A text file of it, of up to 16 MiB.
@@ -182,13 +191,11 @@ impl Source {
             &item.path,
             OFlag::O_RDONLY | OFlag::O_NONBLOCK,
         )?;
-        hash_entry(
-            &rooted::path_of(&fd),
-            Path::new(""),
+        let digesting = Digesting {
             excluded,
-            true,
-            &mut hash,
-        )?;
+            contents: &self.contents,
+        };
+        digesting.entry(&rooted::path_of(&fd), Path::new(""), true, &mut hash)?;
         Ok(hex::encode(hash.finalize()))
     }
 
@@ -310,44 +317,52 @@ fn open_itself(at: &Path) -> io::Result<std::fs::File> {
         .open(at)
 }
 
-fn hash_entry(
-    at: &Path,
-    inside: &Path,
-    excluded: &Excluded,
-    follow: bool,
-    hash: &mut Sha256,
-) -> Result<()> {
-    let metadata = match follow {
-        true => std::fs::metadata(at)?,
-        false => std::fs::symlink_metadata(at)?,
-    };
-    hash.update(inside.as_os_str().as_bytes());
-    hash.update([0]);
-    for number in [metadata.mode(), metadata.uid(), metadata.gid()] {
-        hash.update(number.to_le_bytes());
-    }
-    if metadata.is_dir() {
-        check_depth(inside)?;
-        for name in sorted(at)? {
-            let inside = inside.join(&name);
-            if excluded.is_empty() || excluded.takes_back() || !excluded.names(&inside) {
-                hash_entry(&at.join(&name), &inside, excluded, false, hash)?;
+struct Digesting<'a> {
+    excluded: &'a Excluded,
+    contents: &'a Contents,
+}
+
+impl Digesting<'_> {
+    fn entry(&self, at: &Path, inside: &Path, follow: bool, hash: &mut Sha256) -> Result<()> {
+        let metadata = match follow {
+            true => std::fs::metadata(at)?,
+            false => std::fs::symlink_metadata(at)?,
+        };
+        hash.update(inside.as_os_str().as_bytes());
+        hash.update([0]);
+        for number in [metadata.mode(), metadata.uid(), metadata.gid()] {
+            hash.update(number.to_le_bytes());
+        }
+        let excluded = self.excluded;
+        if metadata.is_dir() {
+            check_depth(inside)?;
+            for name in sorted(at)? {
+                let inside = inside.join(&name);
+                if excluded.is_empty() || excluded.takes_back() || !excluded.names(&inside) {
+                    self.entry(&at.join(&name), &inside, false, hash)?;
+                }
+            }
+        } else if metadata.is_symlink() {
+            hash.update(std::fs::read_link(at)?.as_os_str().as_bytes());
+        } else if metadata.is_file() {
+            match self.contents.get(&metadata.ino()) {
+                Some(digest) => hash.update(digest),
+                None => hash.update(content_of(at)?),
             }
         }
-    } else if metadata.is_symlink() {
-        hash.update(std::fs::read_link(at)?.as_os_str().as_bytes());
-    } else if metadata.is_file() {
-        hash.update(metadata.len().to_le_bytes());
-        let mut file = open_itself(at)?;
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => break,
-                length => hash.update(&buffer[..length]),
-            }
+        Ok(())
+    }
+}
+
+fn content_of(at: &Path) -> io::Result<[u8; 32]> {
+    let mut file = open_itself(at)?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().into()),
+            length => hash.update(&buffer[..length]),
         }
     }
-    Ok(())
 }
 
 fn check_depth(inside: &Path) -> Result<()> {
@@ -419,6 +434,24 @@ mod tests {
         };
         let first = digest();
         assert_eq!(first, digest());
+        // As it arrives in an archive: the same digest, known already.
+        let mut tree = Tree::open(dir.path(), (0, 0)).unwrap().digesting();
+        let metadata = fs_err::metadata(dir.path().join("a")).unwrap();
+        let look = Attributes {
+            mode: metadata.mode() & 0o7777,
+            owner: (metadata.uid(), metadata.gid()),
+            ..Attributes::default()
+        };
+        tree.file(Path::new("a"), &mut &b"1"[..], &look).unwrap();
+        let known = Source::open(dir.path())
+            .unwrap()
+            .knowing(tree.finish().unwrap());
+        assert_eq!(known.contents.len(), 1);
+        let found = known.find(&[".".to_owned()]).unwrap();
+        assert_eq!(
+            first,
+            known.digest(&found[0], &Excluded::default()).unwrap()
+        );
         fs_err::write(dir.path().join("a"), "2").unwrap();
         assert_ne!(first, digest());
     }

@@ -353,7 +353,8 @@ impl Work {
                 }
             }
         }
-        Ok(tree.finish()?)
+        tree.finish()?;
+        Ok(())
     }
 
     fn found(&self, source: &Source, found: &Found, folder: bool, tree: &mut Tree) -> Result<()> {

@@ -97,13 +97,20 @@ impl LocalBuilder {
     }
 }
 
-/// A folder that goes with its owner.
+/// A folder that goes with its owner; nobody waits until its last file is gone.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = remove_dir_all(&self.0) {
-            tracing::warn!(%error, "a build's folder stays until the next start");
+        let folder = std::mem::take(&mut self.0);
+        let remove = move || {
+            if let Err(error) = remove_dir_all(&folder) {
+                tracing::warn!(%error, "a build's folder stays until the next start");
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(handle) => drop(handle.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Deliberately absent: whiteouts, which mean nothing in archives that users make.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -11,6 +12,7 @@ use rustix::fs::{
     self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
 };
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 
 /// Owner, mode and time of a new file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,7 +61,17 @@ pub struct Tree {
     owner: (u32, u32),
     /// Times of folders, set at the end, when nothing is put into them any more.
     folders: Vec<(PathBuf, Timestamps)>,
+    /// What files have in them, if that is to be known.
+    contents: Option<Contents>,
+    /// For contents on their way.
+    buffer: Vec<u8>,
 }
+
+/// Bytes of a file that are read at once.
+const BUFFER: usize = 1 << 17;
+
+/// SHA-256 of files by inode number, as far as it is known.
+pub type Contents = HashMap<u64, [u8; 32]>;
 
 impl Tree {
     /// Below `root`; folders on the way to a file belong to `owner`.
@@ -69,7 +81,15 @@ impl Tree {
             parent: None,
             owner,
             folders: Vec::new(),
+            contents: None,
+            buffer: Vec::new(),
         })
+    }
+
+    /// Digests what is written by [`Tree::file`] from now on, while it passes.
+    pub fn digesting(mut self) -> Self {
+        self.contents = Some(Contents::new());
+        self
     }
 
     /// Whether the path leads to a folder, through links, too.
@@ -127,7 +147,29 @@ impl Tree {
         look: &Attributes,
     ) -> io::Result<()> {
         let mut file = self.new_file(path)?;
-        io::copy(content, &mut file)?;
+        let mut hash = self.contents.is_some().then(Sha256::new);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(BUFFER, 0);
+        let done = loop {
+            match content.read(&mut buffer) {
+                Ok(0) => break Ok(()),
+                Ok(length) => {
+                    if let Some(hash) = &mut hash {
+                        hash.update(&buffer[..length]);
+                    }
+                    if let Err(error) = file.write_all(&buffer[..length]) {
+                        break Err(error);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        self.buffer = buffer;
+        done?;
+        if let (Some(contents), Some(hash)) = (&mut self.contents, hash) {
+            contents.insert(fs::fstat(&file)?.st_ino, hash.finalize().into());
+        }
         self.dress(&file, look)
     }
 
@@ -213,15 +255,15 @@ impl Tree {
         )?)
     }
 
-    /// Sets what had to wait.
-    pub fn finish(self) -> io::Result<()> {
+    /// Sets what had to wait; what is known of contents.
+    pub fn finish(self) -> io::Result<Contents> {
         for (path, times) in self.folders.iter().rev() {
             // A later file may have taken the folder's place.
             if let Ok(fd) = self.folder_at(path) {
                 fs::futimens(&fd, times)?;
             }
         }
-        Ok(())
+        Ok(self.contents.unwrap_or_default())
     }
 
     fn make<T>(
