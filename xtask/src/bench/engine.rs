@@ -138,7 +138,7 @@ fn isolate() -> Result<()> {
     )?;
     run(&["ip", "link", "set", "lo", "up"])?;
     // An address of the host that is not loopback: what clients of a published port use.
-    run(&["ip", "link", "add", "wlhost0", "type", "dummy"])?;
+    run(&["ip", "link", "add", "wlhost0", "type", "bridge"])?;
     run(&[
         "ip",
         "address",
