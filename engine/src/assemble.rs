@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use fs_err as fs;
 
@@ -16,6 +17,7 @@ use crate::image::LocalImages;
 use crate::network::LocalNetworks;
 use crate::runtime::LocalRuntime;
 use crate::serve::{self, Options};
+use crate::userns::Remap;
 use crate::volume::LocalVolumes;
 
 /// The container engine of windlass: the Docker Engine API on a unix socket
@@ -123,7 +125,14 @@ async fn assemble(options: Options) -> anyhow::Result<Parts> {
     // Images bring programs that run as root and device files: other users of the host must not get at them.
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(&options.root, std::fs::Permissions::from_mode(0o700))?;
-    let images = LocalImages::open(&options.root, Config::read(&options.config)?.registries())?;
+    let config = Config::read(&options.config)?;
+    let images = LocalImages::open(&options.root, config.registries())?;
+    let remap = Remap::open(config.userns_remap.as_deref())?.map(Arc::new);
+    if let Some(remap) = &remap {
+        images.overlays.try_shifted(remap).context(
+            "'userns-remap': this kernel or file system cannot show files with other owners (Linux 5.19 and ext4, xfs or btrfs can)",
+        )?;
+    }
     let runtime = Arc::new(LocalRuntime::open(&options.run)?);
     let networks = Arc::new(
         LocalNetworks::open(crate::network::Settings {
@@ -140,13 +149,17 @@ async fn assemble(options: Options) -> anyhow::Result<Parts> {
         runtime.clone(),
         networks.clone(),
     )
-    .await?;
+    .await?
+    .remapped(remap.clone());
     Ok(Parts {
         images: Arc::new(images),
         runtime,
         networks,
-        volumes: Arc::new(LocalVolumes::open(&options.root)?),
+        volumes: Arc::new(
+            LocalVolumes::open(&options.root)?.owned_by(remap.as_ref().map(|r| r.maps.root())),
+        ),
         builder: Arc::new(builder),
+        remap,
     })
 }
 

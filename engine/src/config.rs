@@ -44,6 +44,8 @@ pub struct Config {
     debug: bool,
     log_level: Option<String>,
     features: BTreeMap<String, bool>,
+    /// Whose subordinate ids stand for containers' ids: `default`, `user`, `user:group`.
+    pub userns_remap: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

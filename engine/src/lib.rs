@@ -16,4 +16,5 @@ pub mod image;
 pub mod network;
 pub mod runtime;
 pub mod serve;
+pub mod userns;
 pub mod volume;

@@ -1,8 +1,7 @@
 //! RUN's command line, its here-documents and its mounts.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -82,7 +81,7 @@ impl Stage<'_> {
             return Ok(());
         }
         let (builder, image) = (self.job.builder.clone(), self.image_of()?);
-        let workshop = Arc::new(blocking(move || Workshop::open(&builder, &image)).await?);
+        let workshop = Arc::new(blocking(move || Workshop::open_to_run(&builder, &image)).await?);
         self.say(&format!(
             " ---> Running in {}\n",
             super::job::short(&workshop.id)
@@ -102,12 +101,7 @@ impl Stage<'_> {
             .map(|m| m.record.destination.clone())
             .collect();
         let run = &self.config.config;
-        let root = rooted::open_root(&workshop.rootfs).map_err(Error::from)?;
-        for volume in run.volumes.keys() {
-            // A volume's place is there for the command, as it will be in a container.
-            rooted::make_directories(root.as_fd(), Path::new(volume)).map_err(Error::from)?;
-        }
-        drop(root);
+        workshop.make_places(run.volumes.keys())?;
         let mut env = run.env.clone();
         env.extend(args.into_iter().chain(free));
         if config::value_of(&env, "HOSTNAME").is_none() {
@@ -263,7 +257,7 @@ impl Stage<'_> {
             let (builder, image) = (self.job.builder.clone(), self.other(from).await?);
             let (to, source) = (folder.clone(), PathBuf::from(&mount.source));
             blocking(move || {
-                let tree = Workshop::open(&builder, &image)?;
+                let tree = Workshop::open_to_run(&builder, &image)?;
                 let place = Source::open(&tree.rootfs)?
                     .place(&source)
                     .map_err(|error| missing(&source, error.into()))?;
@@ -274,7 +268,7 @@ impl Stage<'_> {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = std::fs::Permissions::from_mode(mount.mode.unwrap_or(0o755));
         fs_err::set_permissions(&folder, mode)?;
-        let (uid, gid) = mount.owner;
+        let (uid, gid) = self.job.builder.outside(mount.owner);
         std::os::unix::fs::chown(&folder, Some(uid), Some(gid))?;
         Ok(folder)
     }
@@ -284,7 +278,7 @@ impl Stage<'_> {
         let source = PathBuf::from(&mount.source);
         if let Some(from) = &mount.from {
             let (builder, image) = (self.job.builder.clone(), self.other(from).await?);
-            let tree = blocking(move || Workshop::open(&builder, &image)).await?;
+            let tree = blocking(move || Workshop::open_to_run(&builder, &image)).await?;
             let place = Source::open(&tree.rootfs)?
                 .place(&source)
                 .map_err(|error| missing(&source, error.into()))?;

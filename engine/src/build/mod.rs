@@ -43,6 +43,7 @@ use crate::container::parts::{
 };
 use crate::container::removal::remove_dir_all;
 use crate::image::LocalImages;
+use crate::userns::Remap;
 use cache::Cache;
 use job::Job;
 use options::Options;
@@ -58,6 +59,8 @@ pub struct LocalBuilder {
     networks: Arc<dyn Networks>,
     cache: Cache,
     scratch: PathBuf,
+    /// Steps run in user namespaces.
+    remap: Option<Arc<Remap>>,
 }
 
 impl LocalBuilder {
@@ -85,7 +88,19 @@ impl LocalBuilder {
             networks,
             cache: Cache::open(root)?,
             scratch,
+            remap: None,
         })
+    }
+
+    /// Steps run in user namespaces.
+    pub fn remapped(self, remap: Option<Arc<Remap>>) -> Self {
+        Self { remap, ..self }
+    }
+
+    /// What a step's user and group are on the host.
+    fn outside(&self, owner: (u32, u32)) -> (u32, u32) {
+        let maps = self.remap.as_ref().map(|remap| &remap.maps);
+        maps.and_then(|maps| maps.outside(owner)).unwrap_or(owner)
     }
 
     /// A new folder in the scratch folder; its name is a new container id.

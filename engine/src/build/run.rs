@@ -11,8 +11,10 @@ use super::stage::{Failure, Stage};
 use super::{LocalBuilder, Scratch};
 use crate::container::error::{Error, Result};
 use crate::container::parts::{Connect, Connected, Join, MountSpec, Netns, ProcessSpec, RunSpec};
-use crate::container::{MountRecord, resolv_conf};
+use crate::container::{MountRecord, resolv_conf, rooted};
 use crate::image::Image;
+use crate::runtime::user_namespace::Assumed;
+use crate::userns::{Maps, Remap};
 
 /// A root file system that a step works in. Dropped, everything of it is taken away, whatever happened.
 pub struct Workshop {
@@ -41,6 +43,15 @@ pub struct Command {
 impl Workshop {
     /// Mounts `image` with a new writable layer. Blocking.
     pub fn open(builder: &LocalBuilder, image: &Image) -> Result<Self> {
+        Self::open_as(builder, image, None)
+    }
+
+    /// As a command sees it. Blocking.
+    pub fn open_to_run(builder: &LocalBuilder, image: &Image) -> Result<Self> {
+        Self::open_as(builder, image, builder.remap.as_deref())
+    }
+
+    fn open_as(builder: &LocalBuilder, image: &Image, remap: Option<&Remap>) -> Result<Self> {
         let (id, folder) = builder.new_folder()?;
         let folder = Some(Scratch(folder));
         let mut this = Self {
@@ -49,10 +60,11 @@ impl Workshop {
             id,
             folder,
         };
-        this.rootfs = builder
-            .images
-            .overlays
-            .mount(&this.id, &builder.images.store, image)?;
+        this.rootfs =
+            builder
+                .images
+                .overlays
+                .mount(&this.id, &builder.images.store, image, remap)?;
         Ok(this)
     }
 
@@ -61,6 +73,18 @@ impl Workshop {
         self.folder
             .as_ref()
             .map_or(Path::new(""), |folder| &folder.0)
+    }
+
+    /// A volume's place is there for the command, as it will be in a container.
+    pub fn make_places<'a>(&self, volumes: impl Iterator<Item = &'a String>) -> Result<()> {
+        use std::os::fd::AsFd as _;
+        let root = rooted::open_root(&self.rootfs)?;
+        let owner = self.builder.remap.as_ref().map(|r| r.maps.root());
+        let _owner = owner.map(Assumed::new).transpose()?;
+        for volume in volumes {
+            rooted::make_directories(root.as_fd(), Path::new(volume))?;
+        }
+        Ok(())
     }
 
     /// Unmounts; the writable layer's folder. Blocking.
@@ -112,6 +136,11 @@ impl Workshop {
     async fn connected(&self, network: &str) -> Result<(Netns, Option<Connected>)> {
         let network = match network {
             "none" => return Ok((Netns::None, None)),
+            "host" if self.builder.remap.is_some() => {
+                return Err(Error::invalid(
+                    "cannot share the host's network namespace when user namespaces are enabled",
+                ));
+            }
             "host" => return Ok((Netns::Host, None)),
             "default" | "" => "bridge",
             other => other,
@@ -122,10 +151,16 @@ impl Workshop {
                 network: network.into(),
                 ..Join::default()
             }],
+            user: self.maps(),
             ..Connect::default()
         };
         let connected = self.builder.networks.connect(&wanted).await?;
         Ok((Netns::Path(connected.netns.clone()), Some(connected)))
+    }
+
+    fn maps(&self) -> Option<Maps> {
+        let remap = self.builder.remap.as_ref();
+        remap.map(|remap| remap.maps.clone())
     }
 
     async fn specification(&self, command: Command) -> Result<RunSpec> {
@@ -152,6 +187,10 @@ impl Workshop {
         for (name, content) in files {
             fs_err::write(folder.join(name), content)?;
             let source = folder.join(name);
+            if let Some(remap) = &self.builder.remap {
+                let (user, group) = remap.maps.root();
+                std::os::unix::fs::chown(&source, Some(user), Some(group))?;
+            }
             mounts.push(bind(source, &format!("/etc/{name}"), true));
         }
         mounts.extend(command.mounts);
@@ -166,6 +205,7 @@ impl Workshop {
             netns,
             // The output goes to the client alone.
             log_path: PathBuf::new(),
+            user: self.maps(),
             ..RunSpec::default()
         })
     }

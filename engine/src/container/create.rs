@@ -49,6 +49,7 @@ impl Engine {
         defaults(&mut host, &machine);
         validate::publish_from(&config.labels)?;
         self.check_joined(&host)?;
+        self.check_remapped(&host)?;
         self.settle_networks(&host, &config.mac_address, &mut networking)?;
         self.check_links(&mut host)?;
         let inherited = self.volumes_from(&host)?;
@@ -132,6 +133,22 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// What cannot be had in a user namespace.
+    pub(super) fn check_remapped(&self, host: &HostConfig) -> Result<()> {
+        if self.remap_of(host).is_none() {
+            return Ok(());
+        }
+        Err(Error::invalid(if host.privileged {
+            "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode"
+        } else if host.network_mode == "host" {
+            "cannot share the host's network namespace when user namespaces are enabled"
+        } else if host.pid_mode == "host" {
+            "cannot share the host PID namespace when user namespaces are enabled"
+        } else {
+            return Ok(());
+        }))
     }
 
     /// What the settings file says about containers that say nothing.

@@ -12,12 +12,14 @@ use super::error::{Error, Result};
 use super::files::missing;
 use super::pack::open_itself;
 use super::{removal, rooted};
+use crate::runtime::user_namespace::Assumed;
+use crate::userns::Maps;
 
 /// Of users or groups, in bytes.
 const LARGEST_LIST: u64 = 16 << 20;
 
 /// How to unpack.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Unpacking {
     /// A directory does not replace a file, nor the other way round.
     pub keep_kinds: bool,
@@ -25,6 +27,8 @@ pub struct Unpacking {
     pub keep_owners: bool,
     /// Everything is to be this user's and group's.
     pub owner: Option<(u32, u32)>,
+    /// By what owners are shifted.
+    pub maps: Option<Maps>,
 }
 
 /// The container's user, by its own files; `None` where it names none.
@@ -59,7 +63,7 @@ pub fn owner(root: &OwnedFd, user: &str) -> Result<Option<(u32, u32)>> {
 }
 
 /// Unpacks an archive below `path`, which must be a directory; blocking.
-pub fn put(root: &OwnedFd, path: &str, archive: impl Read, how: Unpacking) -> Result<()> {
+pub fn put(root: &OwnedFd, path: &str, archive: impl Read, how: &Unpacking) -> Result<()> {
     let directory = rooted::open(
         root.as_fd(),
         Path::new(path),
@@ -69,6 +73,8 @@ pub fn put(root: &OwnedFd, path: &str, archive: impl Read, how: Unpacking) -> Re
         Some(libc::ENOTDIR) => Error::invalid("extraction point is not a directory"),
         _ => missing(path)(e),
     })?;
+    let root = how.maps.as_ref().map(Maps::root);
+    let _root = root.map(Assumed::new).transpose()?;
     let mut archive = tar::Archive::new(archive);
     // What a folder is to look like in the end, which what is put into it changes.
     let mut folders = Vec::new();
@@ -97,7 +103,7 @@ fn put_entry(
     directory: &OwnedFd,
     path: &str,
     entry: &mut tar::Entry<'_, impl Read>,
-    how: Unpacking,
+    how: &Unpacking,
 ) -> Result<Option<(OwnedFd, Times)>> {
     let name = entry.path().map_err(broken)?.into_owned();
     if name.components().any(|c| c == Component::ParentDir) {
@@ -155,7 +161,7 @@ fn make_room(
     at: &Path,
     (folder, name): (&str, &Path),
     kind: EntryType,
-    how: Unpacking,
+    how: &Unpacking,
 ) -> Result<()> {
     let Ok(there) = std::fs::symlink_metadata(at) else {
         return Ok(());
@@ -253,12 +259,22 @@ fn number(value: std::io::Result<u64>) -> u64 {
     value.unwrap_or_default()
 }
 
-fn apply(at: &Path, header: &tar::Header, how: Unpacking) -> Result<()> {
+fn apply(at: &Path, header: &tar::Header, how: &Unpacking) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let archived = how
         .keep_owners
         .then(|| (number(header.uid()) as u32, number(header.gid()) as u32));
-    if let Some((uid, gid)) = how.owner.or(archived) {
+    if let Some(wanted) = how.owner.or(archived) {
+        let shifted = match &how.maps {
+            None => Some(wanted),
+            Some(maps) => maps.outside(wanted),
+        };
+        let (uid, gid) = shifted.ok_or_else(|| {
+            let (uid, gid) = wanted;
+            Error::invalid(format!(
+                "Container ID {uid}:{gid} cannot be mapped to a host ID"
+            ))
+        })?;
         std::os::unix::fs::lchown(at, Some(uid), Some(gid))?;
     }
     // The container may still run: what has come to this place meanwhile may be a link into the host.

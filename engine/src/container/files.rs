@@ -155,15 +155,15 @@ mod tests {
         std::os::unix::fs::symlink("/", dir.join("root/target/out")).unwrap();
         let root = rooted::open_root(&dir.join("root")).unwrap();
         let mut archive = Vec::new();
-        pack(&root, "/a/b", &mut archive).unwrap();
-        put(&root, "/target", &archive[..], Unpacking::default()).unwrap();
+        pack(&root, "/a/b", None, &mut archive).unwrap();
+        put(&root, "/target", &archive[..], &Unpacking::default()).unwrap();
         assert_eq!(
             fs::read_to_string(dir.join("root/target/b/f")).unwrap(),
             "text"
         );
         assert_eq!(stat(&root, "/link").unwrap().link_target, "/a");
         let mut above = Vec::new();
-        pack(&root, "/..", &mut above).unwrap();
+        pack(&root, "/..", None, &mut above).unwrap();
         let mut above = tar::Archive::new(&above[..]);
         let names: Vec<PathBuf> = above
             .entries()
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(stat(&root, "/a").unwrap().mode >> 31, 1);
         assert!(
             stat(&root, "/nosuch").is_err()
-                && put(&root, "/a/b/f", &archive[..], Unpacking::default()).is_err()
+                && put(&root, "/a/b/f", &archive[..], &Unpacking::default()).is_err()
         );
 
         let mut evil = tar::Builder::new(Vec::new());
@@ -188,7 +188,7 @@ mod tests {
             &root,
             "/target",
             &evil.into_inner().unwrap()[..],
-            Unpacking::default(),
+            &Unpacking::default(),
         )
         .unwrap();
         assert!(

@@ -88,7 +88,13 @@ impl Engine {
         if let Some(request) = record.host_config.device_requests.first() {
             return Err(Error::message(no_driver(request)));
         }
-        let rootfs = self.images.mount(&record.id, &record.image_id).await?;
+        // It may be older than the setting.
+        self.check_remapped(&record.host_config)?;
+        let remap = self.remap_of(&record.host_config);
+        let rootfs = self
+            .images
+            .mount(&record.id, &record.image_id, remap)
+            .await?;
         let sources = self.hold_sources(record).await?;
         let (netns, connected) = self.connect(record).await?;
         let specification = self.specification(

@@ -49,7 +49,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use windlass_engine_api::types::LogConfig;
+use windlass_engine_api::types::{HostConfig, LogConfig};
 
 pub use attach::AttachTo;
 pub use exec::{Exec, already};
@@ -61,6 +61,8 @@ pub use registry::{Container, Registry};
 pub use root::Root;
 pub use stop::{Removal, WaitFor};
 pub use update::Change;
+
+use crate::userns::Remap;
 
 /// What holds for the whole engine.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +103,8 @@ pub struct Engine {
     pub volumes: Arc<dyn parts::Volumes>,
     /// Builds.
     pub builder: Arc<dyn parts::Builder>,
+    /// Containers have user namespaces.
+    pub remap: Option<Arc<Remap>>,
     execs: Mutex<BTreeMap<String, Arc<Exec>>>,
 }
 
@@ -116,6 +120,8 @@ pub struct Parts {
     pub volumes: Arc<dyn parts::Volumes>,
     /// Builds.
     pub builder: Arc<dyn parts::Builder>,
+    /// User namespaces.
+    pub remap: Option<Arc<Remap>>,
 }
 
 impl Engine {
@@ -131,8 +137,15 @@ impl Engine {
             networks: parts.networks,
             volumes: parts.volumes,
             builder: parts.builder,
+            remap: parts.remap,
             execs: Mutex::default(),
         }))
+    }
+
+    /// How a container's ids are shifted; `None`: it has the host's.
+    fn remap_of(&self, host: &HostConfig) -> Option<Arc<Remap>> {
+        let remap = self.remap.clone();
+        remap.filter(|_| host.userns_mode != "host")
     }
 
     /// Tells everybody what happened to a container.

@@ -86,7 +86,13 @@ impl Engine {
         if mode == "none" || names.iter().any(|n| n == "none") || record.config.network_disabled {
             return Ok((Netns::None, None));
         }
-        let connected = self.networks.connect(&wanted(record)?).await?;
+        let owned = Connect {
+            user: self
+                .remap_of(&record.host_config)
+                .map(|remap| remap.maps.clone()),
+            ..wanted(record)?
+        };
+        let connected = self.networks.connect(&owned).await?;
         Ok((Netns::Path(connected.netns.clone()), Some(connected)))
     }
 
@@ -336,6 +342,7 @@ pub(super) fn wanted(record: &Record) -> Result<Connect> {
         former_ports: record.state.former_ports.clone(),
         publish_from: validate::publish_from(&record.config.labels)?,
         dns: record.host_config.dns.clone(),
+        user: None,
     })
 }
 

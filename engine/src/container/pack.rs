@@ -14,18 +14,19 @@ use tar::EntryType;
 use super::error::{Error, Result};
 use super::files::{locate, missing};
 use super::rooted::{self, DEEPEST};
+use crate::userns::Maps;
 
 /// What a name may take in a header; longer ones come before it.
 const SHORT: usize = 100;
 /// The one attribute that Docker's archives have.
 const CAPABILITY: &str = "security.capability";
 
-/// Writes an archive of `path`; blocking.
-pub fn pack(root: &OwnedFd, path: &str, out: impl Write) -> Result<()> {
+/// Writes an archive of `path`; `maps` are by what its owners are shifted. Blocking.
+pub fn pack(root: &OwnedFd, path: &str, maps: Option<Maps>, out: impl Write) -> Result<()> {
     let place = locate(root, path)?;
     let at = place.path();
     let metadata = std::fs::symlink_metadata(&at).map_err(missing(path))?;
-    let mut packer = Packer::new(out);
+    let mut packer = Packer::new(maps, out);
     if metadata.is_dir() {
         let folder = open_folder(&at)?;
         packer.directory(&folder, place.shown.as_bytes(), 0)?;
@@ -36,8 +37,8 @@ pub fn pack(root: &OwnedFd, path: &str, out: impl Write) -> Result<()> {
 }
 
 /// Writes an archive of everything; blocking.
-pub fn pack_all(root: &OwnedFd, out: impl Write) -> Result<()> {
-    let mut packer = Packer::new(out);
+pub fn pack_all(root: &OwnedFd, maps: Option<Maps>, out: impl Write) -> Result<()> {
+    let mut packer = Packer::new(maps, out);
     let folder = open_folder(&rooted::path_of(root).join("."))?;
     packer.directory(&folder, b"", 0)?;
     packer.finish()
@@ -63,13 +64,15 @@ struct Packer<W: Write> {
     tar: tar::Builder<W>,
     /// Files with several names, by their first one.
     names: HashMap<(u64, u64), Vec<u8>>,
+    maps: Option<Maps>,
 }
 
 impl<W: Write> Packer<W> {
-    fn new(out: W) -> Self {
+    fn new(maps: Option<Maps>, out: W) -> Self {
         Self {
             tar: tar::Builder::new(out),
             names: HashMap::new(),
+            maps,
         }
     }
 
@@ -92,9 +95,7 @@ impl<W: Write> Packer<W> {
             prefix.push(b'/');
         }
         if !shown.is_empty() {
-            let mut header = tar::Header::new_gnu();
-            header.set_metadata(&std::fs::metadata(&at)?);
-            header.set_size(0);
+            let header = self.header(&std::fs::metadata(&at)?);
             self.append(header, &prefix, None, std::io::empty())?;
         }
         let mut names = fs::read_dir(&at)?
@@ -118,14 +119,24 @@ impl<W: Write> Packer<W> {
         Ok(())
     }
 
+    fn header(&self, metadata: &std::fs::Metadata) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_metadata(metadata);
+        header.set_size(0);
+        if let Some(maps) = &self.maps {
+            let (user, group) = maps.inside((metadata.uid(), metadata.gid()));
+            header.set_uid(user.into());
+            header.set_gid(group.into());
+        }
+        header
+    }
+
     fn entry(&mut self, at: &Path, shown: &[u8], metadata: &std::fs::Metadata) -> Result<()> {
         let kind = metadata.file_type();
         if kind.is_socket() {
             return Ok(());
         }
-        let mut header = tar::Header::new_gnu();
-        header.set_metadata(metadata);
-        header.set_size(0);
+        let mut header = self.header(metadata);
         if kind.is_symlink() {
             let target = fs::read_link(at)?;
             let target = target.as_os_str().as_bytes();

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,6 +19,7 @@ use windlass_engine_api::{Filters, Frame, RegistryAuth};
 use super::error::Result;
 use super::mounts::MountRecord;
 pub use crate::image::{ImageUser, RemovalOptions};
+use crate::userns::{Maps, Remap};
 
 /// A stream of bytes from somewhere.
 pub type Reader = Pin<Box<dyn AsyncRead + Send>>;
@@ -171,7 +173,13 @@ pub trait Images: Send + Sync {
         auth: Option<RegistryAuth>,
     ) -> Result<Vec<serde_json::Value>>;
     /// Mounts a container's root file system (making its writable layer at the first time); mounted already is success.
-    async fn mount(&self, container: &str, image_id: &str) -> Result<PathBuf>;
+    /// With `remap` its files' owners are shifted.
+    async fn mount(
+        &self,
+        container: &str,
+        image_id: &str,
+        remap: Option<Arc<Remap>>,
+    ) -> Result<PathBuf>;
     /// Unmounts it; the writable layer stays. Not mounted is success.
     async fn unmount(&self, container: &str) -> Result<()>;
     /// Unmounts it and removes the writable layer.
@@ -261,6 +269,8 @@ pub struct RunSpec {
     pub log_attributes: StringMap,
     /// Fields of each entry in the host's journal; `None`: nothing goes there.
     pub journal: Option<StringMap>,
+    /// In a user namespace with these ids; `None`: the host's.
+    pub user: Option<Maps>,
 }
 
 /// How a process ended.
@@ -357,6 +367,8 @@ pub struct Connect {
     pub publish_from: Option<Vec<String>>,
     /// Name servers of its own.
     pub dns: Vec<String>,
+    /// Its namespace belongs to a user namespace with these ids.
+    pub user: Option<Maps>,
 }
 
 /// What it got.

@@ -102,6 +102,7 @@ impl Engine {
             log_path: super::logs::path(&container.folder, &record.id),
             journal: log_options::journal(record, &log_attributes)?,
             log_attributes,
+            user: self.remap_of(host).map(|remap| remap.maps.clone()),
         })
     }
 
@@ -142,7 +143,14 @@ impl Engine {
                 nameserver,
             ),
         )?;
-        Ok(["hosts", "hostname", "resolv.conf"]
+        let names = ["hosts", "hostname", "resolv.conf"];
+        if let Some(remap) = self.remap_of(host) {
+            let (user, group) = remap.maps.root();
+            for name in names {
+                std::os::unix::fs::chown(container.folder.join(name), Some(user), Some(group))?;
+            }
+        }
+        Ok(names
             .map(|name| etc_mount(&container.folder, name, host))
             .into())
     }

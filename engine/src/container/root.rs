@@ -13,6 +13,8 @@ use super::error::{Error, Result};
 use super::record::{Record, Status};
 use super::registry::Container;
 use super::{Engine, files, rooted};
+use crate::runtime::user_namespace::Assumed;
+use crate::userns::Maps;
 
 /// A container's root, kept mounted while this lives.
 pub struct Root {
@@ -23,12 +25,18 @@ pub struct Root {
     fd: Arc<OwnedFd>,
     /// Keeps the mounts that are seen from here alone.
     namespace: Option<fs::File>,
+    maps: Option<Maps>,
 }
 
 impl Root {
     /// The root's descriptor.
     pub fn fd(&self) -> Arc<OwnedFd> {
         self.fd.clone()
+    }
+
+    /// Its files' owners are shifted by these.
+    pub fn maps(&self) -> Option<Maps> {
+        self.maps.clone()
     }
 
     /// The container whose it is.
@@ -98,18 +106,23 @@ impl Engine {
                         container.id
                     )));
                 }
-                Ok(self.root(&container, false, (fd, None)))
+                let maps = Maps::of_process(pid).map_err(Error::internal)?;
+                Ok(self.root(&container, false, (fd, None), maps))
             }
             Status::Removing | Status::Dead => Err(being_removed(&container)),
             _ => {
-                let rootfs = self.images.mount(&container.id, &record.image_id).await?;
+                let remap = self.remap_of(&record.host_config);
+                let maps = remap.as_ref().map(|remap| remap.maps.clone());
+                let mounted = self.images.mount(&container.id, &record.image_id, remap);
+                let rootfs = mounted.await?;
                 let opened = match self.hold_sources(&record).await {
                     Ok(sources) => {
                         let over = mounts(&container, &record, &sources);
                         // A first run would make it.
                         let folder = (record.state.status == Status::Created)
                             .then(|| PathBuf::from(&record.config.working_dir));
-                        blocking(move || with_mounts(&rootfs, &over, folder)).await
+                        let root = maps.as_ref().map(Maps::root);
+                        blocking(move || with_mounts(&rootfs, &over, folder, root)).await
                     }
                     Err(error) => Err(error),
                 };
@@ -118,7 +131,7 @@ impl Engine {
                     self.images.unmount(&container.id).await.ok();
                 }
                 let (fd, namespace) = opened?;
-                Ok(self.root(&container, true, (fd, Some(namespace))))
+                Ok(self.root(&container, true, (fd, Some(namespace)), maps))
             }
         }
     }
@@ -127,13 +140,19 @@ impl Engine {
     pub async fn open_layers(self: &Arc<Self>, id: &str) -> Result<Root> {
         let container = self.containers.find(id)?;
         let _one = container.operation.lock().await;
-        let (status, image) = container.read(|r| (r.state.status, r.image_id.clone()));
+        let record = container.snapshot();
+        let status = record.state.status;
         if matches!(status, Status::Removing | Status::Dead) {
             return Err(being_removed(&container));
         }
-        let path = self.images.mount(&container.id, &image).await?;
-        let fd = rooted::open_root(&path)?;
-        Ok(self.root(&container, !status.has_process(), (fd, None)))
+        let remap = self.remap_of(&record.host_config);
+        let maps = match status.has_process() {
+            true => Maps::of_process(record.state.pid).map_err(Error::internal)?,
+            false => remap.as_ref().map(|remap| remap.maps.clone()),
+        };
+        let mounted = self.images.mount(&container.id, &record.image_id, remap);
+        let fd = rooted::open_root(&mounted.await?)?;
+        Ok(self.root(&container, !status.has_process(), (fd, None), maps))
     }
 
     fn root(
@@ -141,6 +160,7 @@ impl Engine {
         container: &Arc<Container>,
         is_own: bool,
         (fd, namespace): (OwnedFd, Option<fs::File>),
+        maps: Option<Maps>,
     ) -> Root {
         Root {
             engine: self.clone(),
@@ -148,6 +168,7 @@ impl Engine {
             is_own,
             fd: Arc::new(fd),
             namespace,
+            maps,
         }
     }
 }
@@ -203,6 +224,7 @@ fn with_mounts(
     rootfs: &Path,
     all: &[Over],
     folder: Option<PathBuf>,
+    owner: Option<(u32, u32)>,
 ) -> Result<(OwnedFd, fs::File)> {
     // A thread cannot come back from where it goes here.
     std::thread::scope(|scope| {
@@ -213,6 +235,7 @@ fn with_mounts(
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(none, "/", none, private, none).map_err(std::io::Error::from)?;
             let root = rooted::open_root(rootfs)?;
+            let _owner = owner.map(Assumed::new).transpose()?;
             for over in all {
                 // A source that has gone since is no reason to refuse everything else.
                 if let Err(error) = put_over(&root, over) {

@@ -65,7 +65,9 @@ impl Engine {
             return Ok(());
         }
         let id = &record.id;
-        let rootfs = self.images.mount(id, &record.image_id).await?;
+        // Volumes hold the host's ids.
+        let remap = self.remap_of(&record.host_config);
+        let rootfs = self.images.mount(id, &record.image_id, remap).await?;
         let (volumes, user) = (self.volumes.clone(), id.clone());
         let filled = blocking(move || {
             wanted.iter().try_for_each(|mount| {
@@ -100,7 +102,8 @@ impl Engine {
                 }
                 "image" => {
                     let layer = image_layer(&record.id, number);
-                    self.images.mount(&layer, &mount.name).await?
+                    let remap = self.remap_of(&record.host_config);
+                    self.images.mount(&layer, &mount.name, remap).await?
                 }
                 _ => PathBuf::from(&mount.source),
             });

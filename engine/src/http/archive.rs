@@ -77,8 +77,9 @@ pub async fn get(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
         }
     };
     root.tell("archive-path");
+    let maps = root.maps();
     with_stat(
-        packed(root, move |fd, out| pack::pack(fd, &path, out)),
+        packed(root, move |fd, out| pack::pack(fd, &path, maps, out)),
         &stat,
     )
 }
@@ -87,7 +88,8 @@ pub async fn get(engine: &Arc<Engine>, req: &Req, id: &str) -> Result<Reply> {
 pub async fn export(engine: &Arc<Engine>, id: &str) -> Result<Reply> {
     let root = engine.open_layers(id).await?;
     root.tell("export");
-    let mut reply = packed(root, pack::pack_all);
+    let maps = root.maps();
+    let mut reply = packed(root, move |fd, out| pack::pack_all(fd, maps, out));
     let kind = HeaderValue::from_static("application/octet-stream");
     reply.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(reply)
@@ -145,11 +147,12 @@ async fn extract(root: &Root, archive: Reader, path: String, req: &Req) -> Resul
         keep_kinds: req.flag("noOverwriteDirNonDir"),
         keep_owners: true,
         owner,
+        maps: root.maps(),
     };
     let bridge = SyncIoBridge::new(archive);
     blocking(move || {
         let archive = crate::image::decompress(bridge).map_err(Error::internal)?;
-        extract::put(&fd, &path, archive, how)
+        extract::put(&fd, &path, archive, &how)
     })
     .await
 }

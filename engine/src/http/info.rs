@@ -83,11 +83,14 @@ fn counts(engine: &Engine) -> (i64, i64, i64) {
     counts
 }
 
-fn security(v2: bool) -> Vec<String> {
+fn security(v2: bool, remapped: bool) -> Vec<String> {
     let mut options = vec!["name=seccomp,profile=builtin".to_owned()];
     let apparmor = std::fs::read("/sys/module/apparmor/parameters/enabled");
     if apparmor.is_ok_and(|on| on.starts_with(b"Y")) {
         options.insert(0, "name=apparmor".to_owned());
+    }
+    if remapped {
+        options.push("name=userns".to_owned());
     }
     if v2 {
         options.push("name=cgroupns".to_owned());
@@ -197,7 +200,7 @@ pub async fn info(engine: &Engine) -> Result<Reply> {
         swarm: json!({ "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null }),
         live_restore_enabled: true,
         init_binary: "docker-init".to_owned(),
-        security_options: security(v2),
+        security_options: security(v2, engine.remap.is_some()),
         ..Info::default()
     };
     let mut answer =

@@ -4,9 +4,13 @@
 //! kernel takes no more than a page of mount options.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use nix::mount::MsFlags;
+use nix::sched::{CloneFlags, setns, unshare};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use windlass_engine_api::types::Change;
 
@@ -14,6 +18,10 @@ use super::difference::differences;
 use super::tarball::{is_opaque, is_whiteout};
 use super::{Error, Image, ImageStore, Result};
 use crate::container::removal::remove_dir_all;
+use crate::container::rooted;
+use crate::runtime::sys;
+use crate::runtime::user_namespace::Assumed;
+use crate::userns::Remap;
 
 /// Writable layers and their mounts.
 #[derive(Clone, Debug)]
@@ -33,7 +41,14 @@ impl Overlays {
     }
 
     /// Mounts a container's root file system, and makes its writable layer at the first time.
-    pub fn mount(&self, container: &str, store: &ImageStore, image: &Image) -> Result<PathBuf> {
+    /// With `remap` what lies on the disk with a container's ids is shown with those that stand for them.
+    pub fn mount(
+        &self,
+        container: &str,
+        store: &ImageStore,
+        image: &Image,
+        remap: Option<&Remap>,
+    ) -> Result<PathBuf> {
         let folder = self.folder(container);
         let merged = folder.join("merged");
         if is_mounted(&merged)? {
@@ -44,16 +59,43 @@ impl Overlays {
         }
         fs_err::write(folder.join("image"), &image.id)?;
         let lower = self.lower(store, image)?;
-        let options = [
-            format!("lowerdir={lower}"),
-            format!("upperdir=rootfs/{container}/upper"),
-            format!("workdir=rootfs/{container}/work"),
-            // A layer is archived from its folder alone: nothing in it may point to another one.
-            "index=off,redirect_dir=off,metacopy=off".to_owned(),
-        ]
-        .join(",");
-        self.mount_overlay(options, &merged)?;
+        self.mount_overlay(
+            options(&lower, &format!("rootfs/{container}")),
+            &merged,
+            remap,
+        )?;
         Ok(merged)
+    }
+
+    /// Whether this kernel and file system can show files with shifted owners.
+    pub fn try_shifted(&self, remap: &Remap) -> Result<()> {
+        use std::os::unix::fs::MetadataExt as _;
+        let name = "userns";
+        let folder = self.root.join(name);
+        // Of an engine that was killed in the middle of this.
+        unmount(folder.join("merged"), UnmountFlags::DETACH).ok();
+        match remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        for part in ["upper", "work", "merged"] {
+            fs_err::create_dir_all(folder.join(part))?;
+        }
+        let merged = folder.join("merged");
+        let tried = self
+            .mount_overlay(options("empty", name), &merged, Some(remap))
+            .and_then(|()| {
+                let shown = fs_err::metadata(&merged)?;
+                unmount(&merged, UnmountFlags::DETACH).map_err(std::io::Error::from)?;
+                Ok((shown.uid(), shown.gid()) == remap.maps.root())
+            });
+        remove_dir_all(&folder)?;
+        if tried? {
+            return Ok(());
+        }
+        Err(Error::Unsupported(
+            "owners of files are not shifted by overlayfs".into(),
+        ))
     }
 
     /// The lower folders, the topmost first, relative to the root.
@@ -83,20 +125,16 @@ impl Overlays {
     }
 
     /// Mounts from a thread whose working directory is the root, so that the options stay short.
-    fn mount_overlay(&self, options: String, target: &Path) -> Result<()> {
+    fn mount_overlay(&self, options: String, target: &Path, remap: Option<&Remap>) -> Result<()> {
+        if let Some(remap) = remap {
+            return self.mount_shifted(&options, target, remap);
+        }
         let (root, target) = (self.root.clone(), target.to_owned());
         let mounting = std::thread::spawn(move || -> std::io::Result<()> {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
             std::env::set_current_dir(&root)?;
             let options = std::ffi::CString::new(options)?;
-            mount(
-                "overlay",
-                &target,
-                "overlay",
-                MountFlags::empty(),
-                options.as_c_str(),
-            )?;
-            Ok(())
+            mount_at(&target, &options)
         });
         let outcome = mounting
             .join()
@@ -108,6 +146,35 @@ impl Overlays {
                 _ => "",
             };
             Error::Unsupported(format!("mount the root file system by overlayfs: {error}{hint}"))
+        })
+    }
+
+    /// From a mount namespace where the engine's folder has its owners shifted, which nobody else sees; the finished mount comes home.
+    fn mount_shifted(&self, options: &str, target: &Path, remap: &Remap) -> Result<()> {
+        let work = || -> std::io::Result<()> {
+            let home = fs_err::File::open("/proc/thread-self/ns/mnt")?;
+            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
+            let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+            nix::mount::mount(none, "/", none, private, none)?;
+            let path = |path: &Path| std::ffi::CString::new(path.as_os_str().as_bytes());
+            let shifted = sys::detached_mount(&path(&self.root)?)?;
+            sys::shift_owners(shifted.as_fd(), remap.namespace.as_fd())?;
+            sys::move_mount(shifted.as_fd(), rooted::open_root(&self.root)?.as_fd())?;
+            std::env::set_current_dir(&self.root)?;
+            // The kernel makes files in the layers as whoever mounts, who must be known there.
+            let _root = Assumed::new(remap.maps.root())?;
+            mount_at(target, &std::ffi::CString::new(options)?)?;
+            let mounted = sys::detached_mount(&path(target)?)?;
+            setns(home.file(), CloneFlags::CLONE_NEWNS)?;
+            sys::move_mount(mounted.as_fd(), rooted::open_root(target)?.as_fd())
+        };
+        let outcome = std::thread::scope(|scope| scope.spawn(work).join());
+        let outcome =
+            outcome.map_err(|_| Error::Unsupported("the mounting thread stopped".into()))?;
+        outcome.map_err(|error| {
+            Error::Unsupported(format!(
+                "mount the root file system by overlayfs with the owners of a user namespace: {error}"
+            ))
         })
     }
 
@@ -222,6 +289,24 @@ impl Overlays {
     fn folder(&self, container: &str) -> PathBuf {
         self.root.join("rootfs").join(container)
     }
+}
+
+/// `folder` has the parts `upper` and `work`; all is relative to the root.
+fn options(lower: &str, folder: &str) -> String {
+    // A layer is archived from its folder alone: nothing in it may point to another one.
+    format!(
+        "lowerdir={lower},upperdir={folder}/upper,workdir={folder}/work,index=off,redirect_dir=off,metacopy=off"
+    )
+}
+
+fn mount_at(target: &Path, options: &std::ffi::CStr) -> std::io::Result<()> {
+    Ok(mount(
+        "overlay",
+        target,
+        "overlay",
+        MountFlags::empty(),
+        options,
+    )?)
 }
 
 /// Whether the layers, the topmost first, show something at the path.

@@ -20,6 +20,7 @@ use crate::container::error::{Error as PartError, Kind, Result as PartResult};
 use crate::container::parts::{
     self, Commit, ImageEvent, ImageQuery, Images, ImagesRemoved, Import, ProgressSink, Pull, Reader,
 };
+use crate::userns::Remap;
 
 /// Images and root file systems under one folder.
 #[derive(Clone, Debug)]
@@ -353,13 +354,19 @@ impl Images for LocalImages {
         Ok(super::search::search(self.store.registries(), term, limit, auth).await?)
     }
 
-    async fn mount(&self, container: &str, image_id: &str) -> PartResult<PathBuf> {
+    async fn mount(
+        &self,
+        container: &str,
+        image_id: &str,
+        remap: Option<Arc<Remap>>,
+    ) -> PartResult<PathBuf> {
         let (this, container, image_id) = (self.clone(), container.to_owned(), image_id.to_owned());
         blocking(move || {
             this.overlays.mount(
                 &container,
                 &this.store,
                 &this.store.image_of_container(&image_id)?,
+                remap.as_deref(),
             )
         })
         .await

@@ -18,15 +18,16 @@ use super::interface::{self, Interface, Kind, Ways};
 use super::namespace;
 use super::rules::Bridge;
 use super::subnet::{Family, Subnet};
+use crate::userns::Maps;
 
 /// Names of the host's ends begin so.
 pub const PREFIX: &str = "wlv";
 
 /// Whether a namespace is new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Home {
-    /// It is made.
-    New,
+    /// It is made, and belongs to a user namespace with these ids, or to the host's.
+    New(Option<Maps>),
     /// It is there.
     Old,
 }
@@ -193,8 +194,12 @@ impl Links {
             .filter(|i| !matches!(i.kind, Kind::Pair { .. }))
             .cloned()
             .collect();
-        if home == Home::New && !beside.is_empty() {
-            namespace::make(path, |_| {
+        let new = match home {
+            Home::New(user) => Some(user),
+            Home::Old => None,
+        };
+        if let Some(user) = new.clone().filter(|_| !beside.is_empty()) {
+            namespace::make(path, user, |_| {
                 alone(async { Self::open()?.raise_loopback().await })
             })
             .await?;
@@ -206,8 +211,8 @@ impl Links {
         let furnish = move |home: &std::fs::File| {
             alone(async { interface::furnish(&Self::open()?, home, &inside, ways).await })
         };
-        if home == Home::New && beside.is_empty() {
-            namespace::make(path, furnish).await?;
+        if let Some(user) = new.filter(|_| beside.is_empty()) {
+            namespace::make(path, user, furnish).await?;
         } else {
             let host = fs::File::open("/proc/thread-self/ns/net")?.into_parts().0;
             namespace::within(path, move || furnish(&host)).await?;

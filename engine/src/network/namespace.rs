@@ -10,12 +10,16 @@ use fs_err as fs;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::runtime::user_namespace::{self, Owner};
+use crate::userns::Maps;
+
 const OWN: &str = "/proc/thread-self/ns/net";
 
 /// Makes a namespace and pins it at `path`, then does `work` in it; it gets the engine's own namespace.
-/// What was pinned there before is let go.
+/// What was pinned there before is let go. With `user` it belongs to a new user namespace with these ids.
 pub async fn make<T: Send + 'static>(
     path: &Path,
+    user: Option<Maps>,
     work: impl FnOnce(&File) -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     remove(path)?;
@@ -26,13 +30,25 @@ pub async fn make<T: Send + 'static>(
         }
         fs::File::create(&path)?;
         let home = fs::File::open(OWN)?.into_parts().0;
-        unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
+        match user {
+            None => unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?,
+            Some(maps) => enter_owned(&maps)?,
+        }
         let nothing: Option<&str> = None;
         mount(Some(OWN), &path, nothing, MsFlags::MS_BIND, nothing)
             .with_context(|| format!("pin the network namespace at {}", path.display()))?;
         work(&home)
     })
     .await
+}
+
+fn enter_owned(maps: &Maps) -> anyhow::Result<()> {
+    let kind = CloneFlags::CLONE_NEWNET;
+    let made = user_namespace::make(Owner::New(maps), &[("net", kind)])?;
+    for (namespace, kind) in &made.others {
+        setns(namespace, *kind).context("enter the network namespace")?;
+    }
+    Ok(())
 }
 
 /// Does `work` in a pinned namespace.

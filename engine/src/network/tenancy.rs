@@ -103,7 +103,8 @@ impl LocalNetworks {
             self.publish(wanted)?;
             (taken, self.ways(&wanted.container))
         };
-        self.attach(wanted, Home::New, &taken, ways).await
+        self.attach(wanted, Home::New(wanted.user.clone()), &taken, ways)
+            .await
     }
 
     /// Places in the state.

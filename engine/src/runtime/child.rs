@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::cgroup::Group;
 use super::identity::{self, Missing, Prepared};
 use super::task::{Confinement, Isolation, Namespace, Place, Process, Task};
+use super::user_namespace::{self, Assumed};
 use super::{init, rootfs, sys};
 
 /// Set up, waits for the start.
@@ -33,8 +34,19 @@ pub struct Inside {
     pub control: UnixStream,
     /// Input, output and errors; none with a terminal.
     pub stdio: Option<[OwnedFd; 3]>,
-    /// Namespaces of the container to join, the mounts last.
+    /// Namespaces to join: an exec's of its container, the mounts last, or a new container's that were made for it.
     pub join: Vec<(OwnedFd, CloneFlags)>,
+    /// The container's user namespace, if that is not the host's.
+    pub user: Option<Namespaced>,
+}
+
+/// A user namespace to enter.
+#[derive(Debug)]
+pub struct Namespaced {
+    /// It.
+    pub namespace: user_namespace::Namespace,
+    /// What its root is here.
+    pub root: (u32, u32),
 }
 
 /// Never comes back: executes, or reports why not.
@@ -60,15 +72,15 @@ fn set_up(mut inside: Inside, report: RawFd) -> Result<()> {
     // Until it executes it is still the engine's program: nobody in the container may look into it.
     sys::prctl(libc::PR_SET_DUMPABLE, 0)?;
     nix::unistd::setsid().context("make a session")?;
-    match &inside.task.place {
-        Place::New(isolation) => new_container(isolation, &inside.group)?,
-        Place::Of(_) => {
-            for (namespace, kind) in &inside.join {
-                setns(namespace, *kind)
-                    .with_context(|| format!("enter the container: {kind:?}"))?;
-            }
-        }
+    for (namespace, kind) in &inside.join {
+        setns(namespace, *kind).with_context(|| format!("enter the container: {kind:?}"))?;
     }
+    if let Place::New(isolation) = &inside.task.place {
+        let _root = inside.user.as_ref().map(|user| Assumed::new(user.root));
+        let _root = _root.transpose().context("act as the container's root")?;
+        new_container(isolation, &inside.group)?;
+    }
+    enter_user_namespace(&mut inside)?;
     sys::new_keyring();
     stdio(&mut inside)?;
     if let Place::New(isolation) = &inside.task.place {
@@ -78,6 +90,7 @@ fn set_up(mut inside: Inside, report: RawFd) -> Result<()> {
     // From here on paths are looked up that the container has a say in, and `/proc/self/fd` is one of them: no folder of the host
     // may be open.
     inside.join.clear();
+    let is_namespaced = inside.user.take().is_some();
     sys::close_all_but([inside.control.as_raw_fd(), report]);
     let Task {
         process,
@@ -90,11 +103,34 @@ fn set_up(mut inside: Inside, report: RawFd) -> Result<()> {
         Place::New(_) => Missing::Make,
         Place::Of(_) => Missing::Refuse,
     };
-    limits(confinement)?;
+    if !is_namespaced {
+        limits(confinement)?;
+    }
     let prepared = identity::prepare(process, missing)?;
     identity::confine(confinement, filter.as_ref(), &prepared.identity)?;
     let program = find_program(&process.args, &prepared)?;
     execute(inside.control, process, &program, prepared)
+}
+
+/// The last of the host's powers go: what takes them is done before.
+fn enter_user_namespace(inside: &mut Inside) -> Result<()> {
+    let Some(user) = &inside.user else {
+        return Ok(());
+    };
+    for fd in inside.stdio.iter().flatten() {
+        let (uid, gid) = user.root;
+        if !is_null(fd.as_raw_fd()) {
+            // So that `/dev/stdout` can be opened.
+            nix::unistd::fchown(fd.as_raw_fd(), Some(uid.into()), Some(gid.into())).ok();
+        }
+    }
+    limits(&inside.task.confinement)?;
+    user.namespace.enter()?;
+    if matches!(inside.task.place, Place::New(_)) {
+        // The mounts become the namespace's own.
+        unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
+    }
+    Ok(())
 }
 
 fn new_container(isolation: &Isolation, group: &Group) -> Result<()> {

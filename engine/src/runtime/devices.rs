@@ -17,6 +17,18 @@ pub struct Devices {
     pub rules: Option<Vec<DeviceRule>>,
 }
 
+impl Devices {
+    /// Docker's default devices become this user's; those of the host stay whose they are.
+    pub fn give_own(&mut self, root: (u32, u32)) {
+        for file in self.files.iter_mut().take(DEFAULTS) {
+            file.owner = root;
+        }
+    }
+}
+
+/// Devices that every container has.
+const DEFAULTS: usize = 6;
+
 /// Docker's defaults and `--device`, `--device-cgroup-rule`, `--privileged`.
 pub fn plan(host: &HostConfig) -> Result<Devices> {
     let character = |path: &str, major, minor| Device {

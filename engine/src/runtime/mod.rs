@@ -26,9 +26,10 @@ mod plan;
 mod rootfs;
 mod seccomp;
 mod shim;
-mod sys;
+pub(crate) mod sys;
 mod task;
 mod user;
+pub mod user_namespace;
 
 use std::ffi::OsString;
 

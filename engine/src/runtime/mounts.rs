@@ -10,6 +10,7 @@ use libc::{
 use super::task::MountPlan;
 use crate::container::error::{Error, Result};
 use crate::container::parts::{MountSpec, RunSpec};
+use crate::userns::Maps;
 
 const DEFAULT_SHM: i64 = 64 * 1024 * 1024;
 
@@ -21,7 +22,7 @@ pub fn plan(spec: &RunSpec) -> Result<Vec<MountPlan>> {
     }
     let base = all.len();
     for (order, wanted) in spec.mounts.iter().enumerate() {
-        let mount = wanted_mount(wanted)?;
+        let mount = wanted_mount(wanted, spec.user.as_ref())?;
         all.insert(mount.target.clone(), (base + order, mount));
     }
     let mut all: Vec<_> = all.into_values().collect();
@@ -49,6 +50,12 @@ fn defaults(spec: &RunSpec) -> Vec<MountPlan> {
         data: data.to_owned(),
         ..MountPlan::default()
     };
+    // The group `tty` of nearly every image.
+    let tty = spec.user.as_ref().and_then(|maps| maps.outside((0, 5)));
+    let terminals = format!(
+        "newinstance,ptmxmode=0666,mode=0620,gid={}",
+        tty.map_or(5, |(_, group)| group)
+    );
     let mut all = vec![
         of("proc", "/proc", quiet, ""),
         of(
@@ -57,12 +64,7 @@ fn defaults(spec: &RunSpec) -> Vec<MountPlan> {
             MS_NOSUID | MS_STRICTATIME,
             "mode=755,size=65536k",
         ),
-        of(
-            "devpts",
-            "/dev/pts",
-            MS_NOSUID | MS_NOEXEC,
-            "newinstance,ptmxmode=0666,mode=0620,gid=5",
-        ),
+        of("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, &terminals),
         of("sysfs", "/sys", quiet | read_only, ""),
         of("cgroup", "/sys/fs/cgroup", quiet | read_only, ""),
         of("mqueue", "/dev/mqueue", quiet, ""),
@@ -103,11 +105,12 @@ fn bind(source: &str, target: &str) -> MountPlan {
     }
 }
 
-fn wanted_mount(wanted: &MountSpec) -> Result<MountPlan> {
+fn wanted_mount(wanted: &MountSpec, user: Option<&Maps>) -> Result<MountPlan> {
     let record = &wanted.record;
     let read_only = if record.rw { 0 } else { MS_RDONLY };
     if record.kind == "tmpfs" {
-        return tmpfs(&record.destination, &record.options, read_only);
+        let options = shifted(&record.options, user)?;
+        return tmpfs(&record.destination, &options, read_only);
     }
     let recursive = if record.non_recursive { 0 } else { MS_REC };
     let propagation = match record.propagation.as_str() {
@@ -140,6 +143,30 @@ fn propagation(word: &str) -> Option<u64> {
         "shared" => MS_SHARED,
         _ => return None,
     })
+}
+
+/// Owners are a container's; the file system is made outside of it.
+fn shifted(options: &[String], user: Option<&Maps>) -> Result<Vec<String>> {
+    let Some(maps) = user else {
+        return Ok(options.to_vec());
+    };
+    let one = |option: &String| {
+        let (name, id) = match option.split_once('=') {
+            Some((name @ ("uid" | "gid"), id)) => (name, id),
+            _ => return Ok(option.clone()),
+        };
+        let outside = id.parse().ok().and_then(|id| match name {
+            "uid" => maps.outside((id, 0)).map(|(user, _)| user),
+            _ => maps.outside((0, id)).map(|(_, group)| group),
+        });
+        let unknown = || {
+            Error::invalid(format!(
+                "invalid tmpfs option {option}: there is no such id in the user namespace"
+            ))
+        };
+        Ok(format!("{name}={}", outside.ok_or_else(unknown)?))
+    };
+    options.iter().map(one).collect()
 }
 
 /// Words that set a flag of a tmpfs, and words that clear it.

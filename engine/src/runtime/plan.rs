@@ -221,7 +221,10 @@ fn isolation(spec: &RunSpec) -> Result<Isolation> {
     } else {
         own_or_host(&host.uts_mode)
     };
-    let devices = devices::plan(host)?;
+    let mut devices = devices::plan(host)?;
+    if let Some(maps) = &spec.user {
+        devices.give_own(maps.root());
+    }
     Ok(Isolation {
         rootfs: spec.rootfs.clone(),
         hostname: spec.hostname.clone(),
@@ -246,6 +249,7 @@ fn isolation(spec: &RunSpec) -> Result<Isolation> {
         sysctls: host.sysctls.clone(),
         limits: limits(host)?,
         device_rules: devices.rules,
+        user: spec.user.clone(),
     })
 }
 

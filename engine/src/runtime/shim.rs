@@ -17,11 +17,13 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use super::cgroup::Group;
-use super::child::{self, Inside};
+use super::child::{self, Inside, Namespaced};
 use super::hold::{Held, Holder, Outputs};
 use super::log::Log;
-use super::task::{Namespace, Place, Reply, Task};
+use super::task::{Isolation, Namespace, Place, Reply, Task};
+use super::user_namespace::{self, Namespace as UserNamespace, Owner};
 use super::{device_filter, limits, sys};
+use crate::userns::Maps;
 
 /// The socket in a shim's folder.
 pub const SOCKET: &str = "sock";
@@ -292,7 +294,9 @@ fn spawn(task: Task, group: &Group) -> Result<Spawned> {
         } = pipes(task.process.stdin)?;
         (Some((input, outputs)), Some(childs))
     };
-    let join = namespaces_of(&task)?;
+    let mut join = Vec::new();
+    let user = user_of(&task, &mut join)?;
+    join.extend(namespaces_of(&task)?);
     let unified = match unified_folder(&task, group)? {
         Some(folder) => Some(fs::File::open(folder)?),
         None => None,
@@ -309,6 +313,7 @@ fn spawn(task: Task, group: &Group) -> Result<Spawned> {
             control: childs_control,
             stdio: childs_stdio,
             join,
+            user,
         });
     };
     drop(childs_control);
@@ -385,11 +390,78 @@ fn new_namespaces(task: &Task) -> u64 {
         (&isolation.net, CloneFlags::CLONE_NEWNET),
         (&isolation.uts, CloneFlags::CLONE_NEWUTS),
     ] {
-        if *namespace == Namespace::New {
+        // Others are made in the user namespace, see `user_of`.
+        let here = isolation.user.is_none() || flag == CloneFlags::CLONE_NEWPID;
+        if here && *namespace == Namespace::New {
             flags |= flag;
         }
     }
     flags.bits() as u64
+}
+
+/// The user namespace, and what is to be made in it.
+fn user_of(task: &Task, join: &mut Vec<(OwnedFd, CloneFlags)>) -> Result<Option<Namespaced>> {
+    let isolation = match &task.place {
+        Place::Of(pid) => return user_of_process(*pid),
+        Place::New(isolation) => isolation,
+    };
+    let Some(maps) = &isolation.user else {
+        return Ok(None);
+    };
+    let kinds: Vec<(&str, CloneFlags)> = [
+        ("ipc", &isolation.ipc, CloneFlags::CLONE_NEWIPC),
+        ("net", &isolation.net, CloneFlags::CLONE_NEWNET),
+        ("uts", &isolation.uts, CloneFlags::CLONE_NEWUTS),
+    ]
+    .into_iter()
+    .filter(|(_, namespace, _)| **namespace == Namespace::New)
+    .map(|(kind, _, flag)| (kind, flag))
+    .collect();
+    let owner = match owner(isolation)? {
+        Some(owner) => Owner::There(owner),
+        None => Owner::New(maps),
+    };
+    let made = user_namespace::make(owner, &kinds)?;
+    join.extend(made.others);
+    Ok(Some(Namespaced {
+        namespace: UserNamespace::opened(made.user),
+        root: maps.root(),
+    }))
+}
+
+/// The user namespace of another container whose namespaces are joined, or else the one that its network was made in.
+fn owner(isolation: &Isolation) -> Result<Option<OwnedFd>> {
+    let is_own = |fd: &std::fs::File| -> Result<bool> {
+        use std::os::unix::fs::MetadataExt as _;
+        Ok(fd.metadata()?.ino() == fs::metadata("/proc/self/ns/user")?.ino())
+    };
+    let mut all = Vec::new();
+    for namespace in [&isolation.pid, &isolation.ipc] {
+        if let Namespace::Join(path) = namespace {
+            all.push(fs::File::open(path.with_file_name("user"))?.into_parts().0);
+        }
+    }
+    if let Namespace::Join(path) = &isolation.net {
+        let network = fs::File::open(path)?;
+        all.push(sys::owner_of(network.file().as_fd())?.into());
+    }
+    for found in all {
+        if !is_own(&found)? {
+            return Ok(Some(found.into()));
+        }
+    }
+    Ok(None)
+}
+
+fn user_of_process(pid: i32) -> Result<Option<Namespaced>> {
+    let Some(maps) = Maps::of_process(pid)? else {
+        return Ok(None);
+    };
+    let file = fs::File::open(format!("/proc/{pid}/ns/user"))?;
+    Ok(Some(Namespaced {
+        namespace: UserNamespace::opened(file.into_parts().0.into()),
+        root: maps.root(),
+    }))
 }
 
 /// Opens what an exec joins. The shim's own children are made in the wanted process namespace from here on.

@@ -37,9 +37,10 @@ pub fn clone_into(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Opt
     Ok((pid > 0).then(|| Pid::from_raw(pid as i32)))
 }
 
-/// A plain fork, which works below a filter that refuses `clone3` too. `None` is the child.
+/// A plain fork, which works below a filter that refuses `clone3` too. `None` is the child: where this process has threads it makes
+/// system calls alone, and ends by [`exit_now`].
 pub fn fork() -> Result<Option<Pid>> {
-    // SAFETY: the shim has one thread, so the child's memory is consistent.
+    // SAFETY: the shim has one thread, so the child's memory is consistent; elsewhere the child looks at no memory that others change.
     let pid = check(unsafe { libc::fork() }.into())?;
     Ok((pid > 0).then(|| Pid::from_raw(pid as i32)))
 }
@@ -83,6 +84,24 @@ pub fn set_capabilities(set: u64) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
 }
 
+/// Makes every permitted capability of this thread effective.
+pub fn raise_capabilities() -> Result<()> {
+    let status = std::fs::read_to_string("/proc/thread-self/status")?;
+    let permitted = status.lines().find_map(|l| l.strip_prefix("CapPrm:"));
+    let permitted = permitted.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    set_capabilities(permitted.ok_or_else(|| Error::other("no capabilities are known"))?)
+}
+
+/// The user namespace that owns a namespace.
+pub fn owner_of(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: the call takes nothing and answers a descriptor that is ours.
+    unsafe {
+        let fd = check(libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS as _).into())?;
+        Ok(OwnedFd::from_raw_fd(fd as i32))
+    }
+}
+
 /// A limit of this process, soft and hard.
 pub fn limit(resource: u32) -> Result<(u64, u64)> {
     let mut limit = libc::rlimit {
@@ -106,21 +125,41 @@ pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     check(libc::c_long::from(done)).map(drop)
 }
 
+#[repr(C)]
+struct Attributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
 /// Makes a mount and everything below it read-only.
 pub fn make_read_only(mount: BorrowedFd<'_>, recursive: Recursive) -> Result<()> {
-    #[repr(C)]
-    struct Attributes {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        user_namespace: u64,
-    }
     let attributes = Attributes {
         set: 1,
         clear: 0,
         propagation: 0,
         user_namespace: 0,
     };
+    set_attributes(mount, recursive, &attributes)
+}
+
+/// Lets a detached mount show its files' owners as the user namespace's own (`MOUNT_ATTR_IDMAP`, Linux 5.12).
+pub fn shift_owners(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> Result<()> {
+    let attributes = Attributes {
+        set: 0x0010_0000,
+        clear: 0,
+        propagation: 0,
+        user_namespace: user_namespace.as_raw_fd() as u64,
+    };
+    set_attributes(mount, Recursive::No, &attributes)
+}
+
+fn set_attributes(
+    mount: BorrowedFd<'_>,
+    recursive: Recursive,
+    attributes: &Attributes,
+) -> Result<()> {
     let flags = match recursive {
         Recursive::Yes => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
         Recursive::No => libc::AT_EMPTY_PATH,
@@ -132,7 +171,7 @@ pub fn make_read_only(mount: BorrowedFd<'_>, recursive: Recursive) -> Result<()>
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<Attributes>(),
         )
     })

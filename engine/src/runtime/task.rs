@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::seccomp::Filter;
+use crate::userns::Maps;
 
 /// One process to hold.
 #[derive(Debug, Serialize, Deserialize)]
@@ -143,6 +144,9 @@ pub struct Isolation {
     pub limits: Limits,
     /// What it may do with devices; `None`: everything.
     pub device_rules: Option<Vec<DeviceRule>>,
+    /// In a user namespace with these ids; `None`: the host's.
+    #[serde(default)]
+    pub user: Option<Maps>,
 }
 
 /// What to mount.

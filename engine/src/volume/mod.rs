@@ -44,6 +44,8 @@ pub struct LocalVolumes {
     /// Held while something is mounted on a volume, or unmounted; taken before `users`. A file server may let that take minutes, and other
     /// volumes must not wait for it.
     mounting: Mutex<()>,
+    /// Of new volumes' folders; `None`: the engine's user.
+    owner: Option<(u32, u32)>,
 }
 
 impl LocalVolumes {
@@ -72,7 +74,13 @@ impl LocalVolumes {
             folder: fs::canonicalize(folder)?,
             users: Mutex::default(),
             mounting: Mutex::default(),
+            owner: None,
         })
+    }
+
+    /// New volumes belong to this user and group: the root of containers in user namespaces.
+    pub fn owned_by(self, owner: Option<(u32, u32)>) -> Self {
+        Self { owner, ..self }
     }
 
     fn data(&self, name: &str) -> PathBuf {
@@ -116,6 +124,9 @@ impl LocalVolumes {
         let new = self.hidden();
         fs::create_dir(&new)?;
         let written = write(&new, record).and_then(|()| {
+            if let Some((user, group)) = self.owner {
+                std::os::unix::fs::chown(new.join(DATA), Some(user), Some(group))?;
+            }
             fs::rename(&new, self.folder.join(name))?;
             fs::File::open(&self.folder)?.sync_all()
         });

@@ -16,6 +16,7 @@ mod streams;
 mod surviving;
 mod system;
 mod torture;
+mod userns;
 mod volumes;
 
 use bench::{get, text, with_engine};
