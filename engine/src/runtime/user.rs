@@ -155,7 +155,7 @@ mod tests {
         assert!(find("web:none", &[]).is_err() && find("odd", &[]).is_err());
         for unchanged in ["4294967295", "0:4294967295"] {
             let error = find(unchanged, &[]).unwrap_err().to_string();
-            assert!(error.contains("up to 2147483647"), "{error}");
+            assert!(error.contains("in range 0-2147483647"), "{error}");
         }
     }
 }
