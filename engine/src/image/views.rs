@@ -33,7 +33,7 @@ impl ImageStore {
             "GraphDriver": { "Name": "overlay2", "Data": self.folders(image) },
             "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids },
             "Metadata": { "LastTagTime": image.meta.last_tagged.as_deref().unwrap_or(NEVER) },
-            // Only older clients are told these; the API takes them out for the others.
+            // Meant for older clients; what newer ones are told is the API's matter.
             "Container": raw["container"].as_str().unwrap_or_default(),
             "ContainerConfig": raw["container_config"],
         });

@@ -133,8 +133,9 @@ fn inspected_for(image: &mut Value, version: (u32, u32)) -> Result<()> {
     let made_here = fields.get("Container").is_some_and(|id| id != "");
     if version >= (1, 45) && !made_here {
         fields.remove("Container");
-        fields.remove("ContainerConfig");
-    } else if fields["ContainerConfig"].is_null() {
+    }
+    // Docker leaves it out from 1.45 on, and docker-compose 1, which asks by the newest version, recreates nothing without it.
+    if fields["ContainerConfig"].is_null() {
         let none = serde_json::to_value(ContainerConfig::default());
         fields["ContainerConfig"] = none.map_err(Error::internal)?;
     }
@@ -235,7 +236,8 @@ mod tests {
         let whole = || json!({ "Size": 1, "Config": { "Env": null }, "Container": "", "ContainerConfig": null });
         let mut new = whole();
         inspected_for(&mut new, (1, 50)).unwrap();
-        assert_eq!(new, json!({ "Size": 1, "Config": { "Env": null } }));
+        assert_eq!(new.get("Container"), None);
+        assert_eq!(new["ContainerConfig"]["Tty"], json!(false));
         let mut old = whole();
         inspected_for(&mut old, (1, 41)).unwrap();
         assert_eq!(
