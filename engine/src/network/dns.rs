@@ -116,6 +116,9 @@ fn listen() -> anyhow::Result<(std::net::UdpSocket, std::net::TcpListener)> {
     Ok((udp, tcp))
 }
 
+/// Between two tries to receive after one that failed.
+const AFTER_ERROR: Duration = Duration::from_millis(10);
+
 async fn packets(socket: Arc<UdpSocket>, scope: Scope) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     let mut buffer = vec![0; LONGEST];
@@ -123,9 +126,9 @@ async fn packets(socket: Arc<UdpSocket>, scope: Scope) {
         let (length, from) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
             Err(error) => {
-                // Left over from an answer that could not be delivered.
+                // Left over from an answer that could not be delivered; one that stays must not take a processor.
                 tracing::debug!(%error, "resolver");
-                tokio::task::yield_now().await;
+                tokio::time::sleep(AFTER_ERROR).await;
                 continue;
             }
         };
