@@ -19,6 +19,7 @@ use crate::container::MountRecord;
 use crate::container::error::{Error, Result};
 use crate::container::parts::{MountSpec, ProcessSpec};
 use crate::container::rooted;
+use crate::image::RunConfig;
 
 /// Where a script of a here-document lies in the container.
 const SCRIPTS: &str = "/dev/pipes";
@@ -109,7 +110,7 @@ impl Stage<'_> {
         }
         let command = Command {
             process: ProcessSpec {
-                args: line.args.clone(),
+                args: args_or_own(&line.args, run),
                 env,
                 cwd: run.working_dir.clone(),
                 user: run.user.clone(),
@@ -312,6 +313,15 @@ impl Stage<'_> {
     }
 }
 
+/// `RUN []` runs what the image itself would.
+fn args_or_own(args: &[String], run: &RunConfig) -> Vec<String> {
+    let own = || run.entrypoint.clone().filter(|line| !line.is_empty());
+    match args {
+        [] => own().or_else(|| run.cmd.clone()).unwrap_or_default(),
+        args => args.to_vec(),
+    }
+}
+
 fn missing(path: &std::path::Path, error: Error) -> Error {
     Error::invalid(format!(
         "failed to calculate checksum of \"{}\": not found: {}",
@@ -364,6 +374,19 @@ fn tmpfs(target: &str, size: Option<u64>) -> MountSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_command_is_the_images_own() {
+        let words = |words: &[&str]| -> Vec<String> { words.iter().map(|w| (*w).into()).collect() };
+        let mut run = RunConfig {
+            cmd: Some(words(&["sh"])),
+            ..RunConfig::default()
+        };
+        assert_eq!(args_or_own(&[], &run), ["sh"]);
+        assert_eq!(args_or_own(&words(&["a"]), &run), ["a"]);
+        run.entrypoint = Some(words(&["/init"]));
+        assert_eq!(args_or_own(&[], &run), ["/init"]);
+    }
 
     #[test]
     fn each_cache_is_waited_for_once_and_in_one_order() {

@@ -107,7 +107,12 @@ pub fn apply(
             format!("USER {}", run.user)
         }
         "WORKDIR" => {
-            run.working_dir = joined(&run.working_dir, &one(text)?);
+            let path = one(text)?;
+            // One from the root on stays as it is written.
+            run.working_dir = match path.starts_with('/') {
+                true => path,
+                false => joined(&run.working_dir, &path),
+            };
             format!("WORKDIR {}", run.working_dir)
         }
         "VOLUME" => {
@@ -291,6 +296,12 @@ mod tests {
             ),
             (Some("SIGINT"), 1, "y")
         );
+    }
+
+    #[test]
+    fn a_working_directory_from_the_root_stays_as_written() {
+        assert_eq!(applied("WORKDIR /tmp/").config.working_dir, "/tmp/");
+        assert_eq!(applied("WORKDIR tmp/").config.working_dir, "/tmp");
     }
 
     #[test]

@@ -193,10 +193,11 @@ impl Lexer<'_> {
     /// Where the brace that is open closes.
     fn closing(&self, text: &str) -> Option<usize> {
         let mut depth = 0_u32;
-        let mut characters = text.char_indices();
+        let mut characters = text.char_indices().peekable();
         while let Some((at, c)) = characters.next() {
             match c {
-                '{' => depth += 1,
+                // A brace without its dollar, or with one that is escaped, opens nothing.
+                '$' => depth += u32::from(characters.next_if(|(_, c)| *c == '{').is_some()),
                 '}' if depth == 0 => return Some(at),
                 '}' => depth -= 1,
                 c if c == self.escape => drop(characters.next()),
@@ -329,6 +330,7 @@ mod tests {
                 "Archive.tar.gz|Archive.tAr.gz|archive.gz",
             ),
             ("${A:?no}", "x"),
+            (r"${N:-\${A}:}|${N:-\$A:}|${N:-${A}b}", "${A:}|$A:|xb"),
         ] {
             assert_eq!(lexer.single(text).unwrap(), wanted, "{text}");
         }

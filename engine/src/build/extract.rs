@@ -40,7 +40,13 @@ pub fn extract(tree: &mut Tree, base: &Path, archive: impl Read, owners: Owners)
         }
     }
     // To its end: a client that is cut off in the middle of it hears of no answer.
-    io::copy(&mut archive.into_inner(), &mut io::sink())?;
+    let (mut rest, before) = (archive.into_inner(), added.get());
+    io::copy(&mut rest.by_ref().take(512), &mut io::sink())?;
+    if added.get() > before {
+        // The second of the two empty blocks at its end is not whole.
+        return Err(Error::invalid("unexpected EOF"));
+    }
+    io::copy(&mut rest, &mut io::sink())?;
     Ok(())
 }
 
@@ -204,6 +210,10 @@ mod tests {
         last(b"abc").unwrap();
         assert_eq!(fs_err::read(root.join("in/a")).unwrap(), b"abc");
         assert_eq!(last(b"ab").unwrap_err().message, "unexpected EOF");
+        let whole = archive("b", None);
+        let cut = put(&whole[..whole.len() - 1]).unwrap_err();
+        assert_eq!(cut.message, "unexpected EOF");
+        put(&whole[..whole.len() - 512]).unwrap();
         assert!(is_header(&archive("a", None)) && !is_header(&[0; 512]) && !is_header(b"x"));
     }
 }

@@ -18,6 +18,8 @@ pub struct Options {
     pub remote: Option<String>,
     /// Values for ARG.
     pub build_args: BTreeMap<String, String>,
+    /// Names that were given for ARG without a value.
+    pub bare_args: BTreeSet<String>,
     /// Labels for the result.
     pub labels: BTreeMap<String, String>,
     /// The stage to stop after; empty: the last.
@@ -71,7 +73,12 @@ impl Options {
             "t" => self.names.push(tag(value)?),
             "dockerfile" => self.dockerfile = value.to_owned(),
             "remote" => self.remote = Some(value.to_owned()),
-            "buildargs" => self.build_args = map(name, value)?,
+            "buildargs" => {
+                let given = nullable(name, value)?;
+                let bare = given.iter().filter(|(_, value)| value.is_none());
+                self.bare_args = bare.map(|(name, _)| name.clone()).collect();
+                self.build_args = with_values(given);
+            }
             "labels" => self.labels = map(name, value)?,
             "target" => self.target = value.to_owned(),
             "nocache" => self.no_cache = flag,
@@ -185,12 +192,19 @@ fn json<T: serde::de::DeserializeOwned>(name: &str, value: &str) -> Result<T> {
 
 /// A JSON object of strings; `null` is a name without a value, which has none here either.
 fn map(name: &str, value: &str) -> Result<BTreeMap<String, String>> {
-    let parsed: Option<BTreeMap<String, Option<String>>> = json(name, value)?;
-    Ok(parsed
-        .unwrap_or_default()
-        .into_iter()
+    Ok(with_values(nullable(name, value)?))
+}
+
+fn nullable(name: &str, value: &str) -> Result<BTreeMap<String, Option<String>>> {
+    let parsed: Option<_> = json(name, value)?;
+    Ok(parsed.unwrap_or_default())
+}
+
+fn with_values(given: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
+    let whole = given.into_iter();
+    whole
         .filter_map(|(name, value)| Some((name, value?)))
-        .collect())
+        .collect()
 }
 
 #[cfg(test)]
@@ -223,6 +237,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!((options.names.len(), options.build_args.len()), (2, 1));
+        assert!(options.bare_args.contains("B") && options.bare_args.len() == 1);
         assert_eq!(options.dockerfile, ".dockerfile.1", "the first counts");
         assert_eq!(options.host.extra_hosts.len(), 2);
         assert_eq!(
