@@ -8,7 +8,6 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use windlass_engine_api::RegistryAuth;
-use windlass_engine_api::types::Progress;
 
 use super::LocalBuilder;
 use super::context::Source;
@@ -167,7 +166,9 @@ impl Job {
         let unused = {
             let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
             let names = self.options.build_args.keys();
+            let names: BTreeSet<&String> = names.chain(&self.options.bare_args).collect();
             let unused: Vec<&str> = names
+                .into_iter()
                 .filter(|name| !declared.contains(*name) && !FREE_ARGS.contains(&name.as_str()))
                 .map(String::as_str)
                 .collect();
@@ -178,15 +179,6 @@ impl Job {
                 .say(&format!(
                     "[Warning] One or more build-args [{unused}] were not consumed\n"
                 ))
-                .await;
-        }
-        if !self.options.quiet {
-            let aux = Some(serde_json::json!({ "ID": id }));
-            self.report
-                .tell(Progress {
-                    aux,
-                    ..Progress::default()
-                })
                 .await;
         }
         self.report

@@ -30,7 +30,7 @@ pub struct Workshop {
 pub struct Command {
     /// The process.
     pub process: ProcessSpec,
-    /// `default`, `none`, `host`, or a network's name.
+    /// `default`, `none`, `host`, `container:ID`, or a network's name.
     pub network: String,
     /// Limits and names of other hosts.
     pub host: HostConfig,
@@ -143,6 +143,16 @@ impl Workshop {
             }
             "host" => return Ok((Netns::Host, None)),
             "default" | "" => "bridge",
+            container if container.starts_with("container:") => {
+                let id = &container["container:".len()..];
+                let pid = self.builder.runtime.alive(id).await;
+                let pid = pid.ok_or_else(|| {
+                    Error::conflict(format!(
+                        "cannot join network of a non running container: {id}"
+                    ))
+                })?;
+                return Ok((Netns::Path(format!("/proc/{pid}/ns/net").into()), None));
+            }
             other => other,
         };
         let wanted = Connect {

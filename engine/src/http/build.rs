@@ -25,10 +25,16 @@ pub async fn build(engine: &Arc<Engine>, req: &mut Req) -> Result<Reply> {
         .header("x-registry-config")
         .and_then(registry_config)
         .unwrap_or_default();
-    let request = BuildRequest {
-        parameters: req.parameters().to_vec(),
-        auth,
-    };
+    let mut parameters = req.parameters().to_vec();
+    for (name, value) in &mut parameters {
+        // By its id, which is all that the builder knows of a container.
+        if name == "networkmode"
+            && let Some(other) = value.strip_prefix("container:")
+        {
+            *value = format!("container:{}", engine.containers.find(other)?.id);
+        }
+    }
+    let request = BuildRequest { parameters, auth };
     let context = reader(req);
     let engine = engine.clone();
     with_progress(move |progress| async move {
