@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use windlass_engine_api::types::Progress;
+
 use super::commit::{Done, commit};
 use super::dockerfile::{Instruction, parse};
 use super::expand::Lexer;
 use super::job::{FREE_ARGS, Finished, Job, short};
 use super::report::stream;
 use super::run::Workshop;
+use super::tree::Tree;
 use super::{config, plan};
 use crate::container::error::{Error, Result};
 use crate::image::{Image, ImageConfig, ImageMeta, Platform};
@@ -101,6 +104,7 @@ impl<'a> Stage<'a> {
             this.step(instruction).await?;
             this.say_image().await;
         }
+        this.say_id().await;
         Ok(Finished {
             config: this.config,
             image: this.image,
@@ -110,6 +114,18 @@ impl<'a> Stage<'a> {
     async fn say_image(&self) {
         let id = self.image.as_deref().map(short).unwrap_or_default();
         self.say(&format!(" ---> {id}\n")).await;
+    }
+
+    /// What a program reads the stage's image from; the last one of a build is its result.
+    async fn say_id(&self) {
+        let Some(id) = self.image.as_deref().filter(|_| !self.job.options.quiet) else {
+            return;
+        };
+        let line = Progress {
+            aux: Some(serde_json::json!({ "ID": id })),
+            ..Progress::default()
+        };
+        self.job.report.line(self.index, line).await;
     }
 
     async fn from(&mut self) -> Result<(), Failure> {
@@ -222,12 +238,38 @@ impl<'a> Stage<'a> {
         self.record(shown, folder).await
     }
 
+    /// A volume cannot take a file's place.
+    async fn no_files_at_volumes(&self, image: &Image) -> Result<()> {
+        let (builder, image) = (self.job.builder.clone(), image.clone());
+        let volumes: Vec<String> = self.config.config.volumes.keys().cloned().collect();
+        blocking(move || {
+            let workshop = Workshop::open(&builder, &image)?;
+            let tree = Tree::open(&workshop.rootfs, (0, 0))?;
+            let file = volumes.iter().map(Path::new);
+            let file = file
+                .filter(|path| tree.exists(path) && !tree.is_folder(path))
+                .map(|path| {
+                    format!(
+                        "cannot mount volume over existing file, file exists {}",
+                        path.display()
+                    )
+                })
+                .next();
+            file.map_or(Ok(()), |message| Err(Error::message(message)))
+        })
+        .await
+    }
+
     /// A step that no process runs for. With the image before it, the working directory is made.
     async fn record(&mut self, shown: String, folder: Option<Image>) -> Result<(), Failure> {
         let space = if folder.is_some() { "" } else { " " };
+        let volumes = shown.starts_with("VOLUME ");
         let shown = format!("/bin/sh -c #(nop) {space}{shown}");
         if self.found(&shown, &shown).await? {
             return Ok(());
+        }
+        if volumes {
+            self.no_files_at_volumes(&self.image_of()?).await?;
         }
         let id = hex::encode(rand::random::<[u8; 6]>());
         self.say(&format!(" ---> Running in {id}\n")).await;
@@ -343,6 +385,9 @@ impl<'a> Stage<'a> {
             if next.created_by.as_deref() != Some(shown) {
                 continue;
             }
+            if let Some(image) = self.on_the_way_to(source, past.len() + 1) {
+                return Ok(Some(image));
+            }
             let mut config = self.config.clone();
             config.created.clone_from(&next.created);
             config.history.push(next.clone());
@@ -363,6 +408,16 @@ impl<'a> Stage<'a> {
             return Ok(Some(store.resolve(&store.add(&bytes, &meta)?)?));
         }
         Ok(None)
+    }
+
+    /// The image itself, or the one of those it was made from, that has so many lines of history.
+    fn on_the_way_to(&self, image: &Image, lines: usize) -> Option<Image> {
+        let store = &self.job.builder.images.store;
+        let mut image = image.clone();
+        while image.config.history.len() > lines {
+            image = store.resolve(image.meta.parent.as_deref()?).ok()?;
+        }
+        (image.config.history.len() == lines).then_some(image)
     }
 
     /// What the stage has so far, to be mounted.

@@ -3,9 +3,10 @@
 //! Deliberately absent: whiteouts, which mean nothing in archives that users make.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
@@ -70,6 +71,9 @@ pub struct Tree {
 /// Bytes of a file that are read at once.
 const BUFFER: usize = 1 << 17;
 
+/// Links on one way, as many as Linux follows.
+const MAX_LINKS: u32 = 40;
+
 /// SHA-256 of files by inode number, as far as it is known.
 pub type Contents = HashMap<u64, [u8; 32]>;
 
@@ -97,14 +101,10 @@ impl Tree {
         self.folder_at(&plain(path)).is_ok()
     }
 
-    /// Whether anything is there, a link that leads nowhere included.
+    /// Whether the path leads to anything, through links, too; one that leads nowhere yet does not.
     pub fn exists(&self, path: &Path) -> bool {
         let path = plain(path);
-        let Ok(parent) = self.folder_at(path.parent().unwrap_or(Path::new(""))) else {
-            return false;
-        };
-        path.file_name()
-            .is_none_or(|name| fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+        path.as_os_str().is_empty() || self.open_at(&path, OFlags::PATH).is_ok()
     }
 
     /// Makes a folder with those that it lies in.
@@ -318,27 +318,54 @@ impl Tree {
         Ok(())
     }
 
+    /// Makes what is missing on the way, also where a link leads to what is not there: from the root on again, never above it.
     fn made(&self, path: &Path) -> io::Result<OwnedFd> {
+        // Without links, so that `..` is the folder above indeed.
         let mut so_far = PathBuf::new();
         let mut fd = self.root.try_clone()?;
-        for part in path.components() {
-            so_far.push(part);
-            fd = match self.folder_at(&so_far) {
-                Err(Errno::NOENT) => {
-                    fs::mkdirat(&fd, part.as_os_str(), Mode::from_raw_mode(0o755))?;
-                    let made = self.folder_at(&so_far)?;
-                    let look = Attributes {
-                        mode: 0o755,
-                        owner: self.owner,
-                        ..Attributes::default()
-                    };
-                    look.apply(&made)?;
-                    made
+        let mut left: Vec<OsString> = parts_reversed(path);
+        let mut links = 0;
+        while let Some(part) = left.pop() {
+            if part == ".." {
+                so_far.pop();
+                fd = self.folder_at(&so_far)?;
+                continue;
+            }
+            match fs::statat(&fd, &part, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(there) if FileType::from_raw_mode(there.st_mode) == FileType::Symlink => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::LOOP.into());
+                    }
+                    let to = fs::readlinkat(&fd, &part, Vec::new())?;
+                    let to = Path::new(OsStr::from_bytes(to.as_bytes()));
+                    if to.is_absolute() {
+                        so_far.clear();
+                        fd = self.root.try_clone()?;
+                    }
+                    left.extend(parts_reversed(to));
+                    continue;
                 }
-                other => other?,
-            };
+                Ok(_) => {}
+                Err(Errno::NOENT) => self.make_folder(&fd, &part)?,
+                Err(errno) => return Err(errno.into()),
+            }
+            so_far.push(part);
+            fd = self.folder_at(&so_far)?;
         }
         Ok(fd)
+    }
+
+    fn make_folder(&self, parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+        fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        let made = fs::openat(parent, name, flags, Mode::empty())?;
+        let look = Attributes {
+            mode: 0o755,
+            owner: self.owner,
+            ..Attributes::default()
+        };
+        look.apply(&made)
     }
 
     fn folder_at(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
@@ -346,14 +373,27 @@ impl Tree {
             true => Path::new("."),
             false => path,
         };
+        self.open_at(path, OFlags::DIRECTORY | OFlags::RDONLY)
+    }
+
+    fn open_at(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         fs::openat2(
             &self.root,
             path,
-            OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+            flags | OFlags::CLOEXEC,
             Mode::empty(),
             ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         )
     }
+}
+
+/// Names and `..` of a path, the last one first.
+fn parts_reversed(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir))
+        .map(|part| part.as_os_str().to_owned())
+        .collect()
 }
 
 /// The path without `/` and `.`; `..` takes the folder before it away, as text.
@@ -396,6 +436,14 @@ mod tests {
             .unwrap();
         assert!(tree.file(Path::new("usr"), &mut &b""[..], &look).is_err());
         tree.folder(Path::new("usr"), &look).unwrap();
+        std::os::unix::fs::symlink("/../../..", root.join("up")).unwrap();
+        std::os::unix::fs::symlink("up/new/er", root.join("nowhere")).unwrap();
+        std::os::unix::fs::symlink("loop", root.join("loop")).unwrap();
+        assert!(!tree.exists(Path::new("nowhere")) && tree.exists(Path::new("usr/lib/a")));
+        tree.file(Path::new("nowhere/e"), &mut &b"5"[..], &look)
+            .unwrap();
+        assert!(root.join("new/er/e").is_file() && !dir.path().join("new").exists());
+        assert!(tree.make_folders(Path::new("loop/x")).is_err());
         tree.finish().unwrap();
         use std::os::unix::fs::MetadataExt as _;
         let metadata = |name: &str| fs_err::metadata(root.join(name)).unwrap();

@@ -317,3 +317,32 @@ fn files_and_contexts_from_elsewhere() {
         assert!(b.inspect("far", "{{.Config.Env}}").contains("WHO=remote"));
     });
 }
+
+#[test]
+fn odd_steps_do_what_docker_does() {
+    with_engine(|b| {
+        let (code, said) = say(b, &[], "FROM box\nCMD [\"true\"]\nRUN []\n");
+        assert_eq!(code, 0, "{said}");
+        let (code, said) = say(b, &[], "FROM box\nRUN echo > /file\nVOLUME /file\n");
+        assert!(code != 0 && said.contains("file exists /file"), "{said}");
+        let (_, said) = say(b, &["--build-arg", "NOBODYS"], "FROM box\nCMD x\n");
+        assert!(said.contains("build-args [NOBODYS] were not"), "{said}");
+        let (code, said) = say(b, &["--network=container:nobody"], "FROM box\nRUN true\n");
+        assert!(code != 0 && said.contains("No such container"), "{said}");
+    });
+}
+
+#[test]
+fn a_link_to_nowhere_is_a_place_inside_the_image() {
+    with_engine(|b| {
+        let file =
+            "FROM box\nRUN ln -s /../../no/where /x\nVOLUME /x\nADD a /x/\nRUN cat /no/where/a\n";
+        let folder = context(b, "nowhere", &[("Dockerfile", file), ("a", "inside\n")]);
+        let folder = folder.display().to_string();
+        let first = b.ok(&["build", "-t", "nowhere", &folder]);
+        assert!(first.contains("inside"), "{first}");
+        let id = |name: &str| b.ok(&["image", "inspect", "-f", "{{.Id}}", name]);
+        b.ok(&["build", "-t", "again", "--cache-from=nowhere", &folder]);
+        assert_eq!(id("nowhere"), id("again"));
+    });
+}
