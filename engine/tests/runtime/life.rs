@@ -33,7 +33,7 @@ async fn programs_that_are_not_there() {
         ("/bin/nosuch", "stat /bin/nosuch: no such file or directory"),
         ("/etc/passwd", "exec: \"/etc/passwd\": permission denied"),
         ("/etc", "is a directory"),
-        ("", "no command specified"),
+        ("", "exec: \"\": executable file not found in $PATH"),
     ] {
         let spec = lab.spec(&[program]);
         let error = lab.runtime.create(&spec).await.unwrap_err();

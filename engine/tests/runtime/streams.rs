@@ -160,10 +160,14 @@ async fn execs() {
     );
     let mut other = process(&["sh", "-c", "id -u; id -g; id -G; pwd; echo $NAME $HOME"]);
     other.user = "web".to_owned();
-    other.cwd = "/tmp/new/folder".to_owned();
+    other.cwd = "/tmp".to_owned();
     other.env = vec!["NAME=a".to_owned(), "NAME=b".to_owned()];
-    let (_, output, _) = run("2", other).await;
-    assert_eq!(output.stdout, "33\n33\n33 40\n/tmp/new/folder\nb /srv\n");
+    let (_, output, _) = run("2", other.clone()).await;
+    assert_eq!(output.stdout, "33\n33\n33 40\n/tmp\nb /srv\n");
+    other.cwd = "/tmp/new".to_owned();
+    let refused = lab.runtime.exec(&spec.id, "lost", &other).await;
+    let words = refused.err().unwrap().message;
+    assert!(words.contains("chdir to cwd (\"/tmp/new\")"), "{words}");
     let mut terminal = process(&["sh", "-c", "tty; stty size"]);
     terminal.tty = true;
     terminal.size = Some((10, 20));
