@@ -160,7 +160,7 @@ async fn extract(root: &Root, archive: Reader, path: String, req: &Req) -> Resul
 /// The request's body as a reader.
 pub fn reader(req: &mut Req) -> Reader {
     match req.take_body() {
-        Some(body) => Box::pin(StreamReader::new(Heard::new(body))),
+        Some(body) => Box::pin(StreamReader::new(Heard::new(body, &req.headers))),
         None => Box::pin(tokio::io::empty()),
     }
 }

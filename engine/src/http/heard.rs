@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use http::HeaderMap;
+use http::header::EXPECT;
 use http_body_util::{BodyDataStream, BodyExt as _};
 use hyper::body::Incoming;
 
@@ -20,16 +22,16 @@ const SILENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Heard {
     body: Option<BodyDataStream<Incoming>>,
-    /// A client that waits to be told to send is not told to when nobody wants it.
-    begun: bool,
+    /// Whether the client sends: one that waits to be told to is not told when nobody wants it.
+    sends: bool,
 }
 
 impl Heard {
-    /// Of this body.
-    pub fn new(body: Incoming) -> Self {
+    /// Of the request with these headers.
+    pub fn new(body: Incoming, headers: &HeaderMap) -> Self {
         Self {
             body: Some(body.into_data_stream()),
-            begun: false,
+            sends: !headers.contains_key(EXPECT),
         }
     }
 }
@@ -38,7 +40,7 @@ impl Stream for Heard {
     type Item = io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.begun = true;
+        self.sends = true;
         let Some(body) = self.body.as_mut() else {
             return Poll::Ready(None);
         };
@@ -56,7 +58,7 @@ impl Drop for Heard {
         else {
             return;
         };
-        if self.begun {
+        if self.sends {
             runtime.spawn(hear_out(body));
         }
     }
@@ -69,5 +71,42 @@ async fn hear_out(mut body: BodyDataStream<Incoming>) {
         if heard > MOST {
             break;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_who_is_refused_before_a_word_was_read_is_heard_out() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let service = service_fn(|request: http::Request<Incoming>| async {
+            let (parts, body) = request.into_parts();
+            drop(Heard::new(body, &parts.headers));
+            Ok::<_, std::convert::Infallible>(http::Response::new(String::from("no")))
+        });
+        let served = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(server), service);
+        let served = tokio::spawn(served);
+        for _ in 0..2 {
+            let head = b"PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n";
+            client.write_all(head).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"no") {
+                let mut part = [0; 256];
+                let count = client.read(&mut part).await.unwrap();
+                assert_ne!(count, 0, "closed after {answer:?}");
+                answer.extend_from_slice(&part[..count]);
+            }
+            client.write_all(b"body").await.unwrap();
+        }
+        drop(client);
+        served.await.unwrap().unwrap();
     }
 }
