@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// In this order: a later pattern sees what the earlier ones left.
-const WORDS: [(&str, &str); 13] = [
+const WORDS: [(&str, &str); 15] = [
     (
         r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| ?[+-]\d\d:?\d\d)?( (UTC|[A-Z]{3,4}))?",
         "TIME",
@@ -21,8 +21,11 @@ const WORDS: [(&str, &str); 13] = [
     (r"\b[0-9a-f]{64}\b", "ID"),
     (r"\b[0-9a-f]{12}\b", "ID"),
     (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
+    // These two are no mere addresses: they tell how far a port is open.
+    (r"\b0\.0\.0\.0\b", "EVERYWHERE"),
+    (r"\b127\.0\.0\.1\b", "LOOPBACK"),
     (
-        r"(127\.0\.0\.1|0\.0\.0\.0|\[?::\]?|localhost):\d{4,5}\b",
+        r"(LOOPBACK|EVERYWHERE|\[?::\]?|localhost):\d{4,5}\b",
         "$1:PORT",
     ),
     (r"\b(\d{1,3}\.){3}\d{1,3}(/\d+)?", "IP"),
@@ -64,7 +67,7 @@ mod tests {
         for (from, to) in [
             (
                 "0123456789ab   box  Up 2 seconds  0.0.0.0:32768->80/tcp",
-                "ID box Up AGO 0.0.0.0:PORT->80/tcp",
+                "ID box Up AGO EVERYWHERE:PORT->80/tcp",
             ),
             ("2026-01-02T03:04:05.123456789Z hello", "TIME hello"),
             ("2026-01-02 03:04:05 +0000 UTC", "TIME"),
