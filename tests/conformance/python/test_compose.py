@@ -112,7 +112,8 @@ def test_logs_followed(up):
     assert "tick" in said
     following = up.start("logs", "-f", "worker")
     seen = [line for line in (following.stdout.readline() for _ in range(12)) if "tick" in line]
-    following.send_signal(signal.SIGINT)
+    # How a compose takes an interrupt is its own matter, and the oldest does not always end by one.
+    following.kill()
     following.communicate(timeout=120)
     assert len(seen) >= 5, seen
 
