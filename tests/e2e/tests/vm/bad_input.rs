@@ -105,7 +105,7 @@ fn disk_full(vps: &Vps) -> Result<()> {
     vps.vm
         .shell("tune2fs -m 0 /dev/vda && fallocate -l $(($(df --output=avail -B1 / | tail -1) - 3000000)) /filler")?;
     let message = vps.windlass.fails(&["up", "-f", &other])?;
-    tells(&message, &["web1", "No space left"])?;
+    tells(&message, &["web1", "no space left on device"])?;
     ensure!(
         vps.page(80)?.contains(PAGE),
         "a full disk stopped a running service"
