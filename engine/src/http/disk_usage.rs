@@ -1,6 +1,4 @@
-//! `docker system df`.
-//!
-//! Deliberately absent: how much is in volumes, which would take a walk through all their files for every look.
+//! `docker system df`. What volumes hold is counted by a walk through their files, and only where they are asked for.
 
 use serde_json::{Value, json};
 use windlass_engine_api::Filters;
